@@ -1,0 +1,1 @@
+"""The program: configuration, daemon, command line, store, control socket."""

@@ -1,0 +1,1 @@
+"""charon over vici: events on one connection, commands on another."""

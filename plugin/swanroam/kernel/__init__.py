@@ -1,0 +1,1 @@
+"""The kernel: rtnetlink, XFRM, nftables and NFQUEUE."""

@@ -1,0 +1,220 @@
+"""Effects: what the core wants done. The shell carries them out in order and reports results as events."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swanroam.model.events import Reason, TimerId
+from swanroam.model.messages import Message
+from swanroam.model.path import IPAddress, Path
+from swanroam.model.tunnel import Capability, ChildSa, TunnelKey
+
+__all__ = [
+    "Announcement",
+    "CapabilityChanged",
+    "Effect",
+    "Forget",
+    "GiveVerdict",
+    "InformCharon",
+    "ListIkeSas",
+    "MoveStates",
+    "PacketRejected",
+    "Persist",
+    "Reestablish",
+    "SendDummy",
+    "SendMessage",
+    "StartTimer",
+    "StopTimer",
+    "Trigger",
+    "TunnelMoved",
+    "Unwatch",
+    "VerifyPacket",
+    "Watch",
+]
+
+
+class Trigger(StrEnum):
+    """What made a tunnel move."""
+
+    ADDRESS = "address"
+    """The terminal's own addresses or routes changed."""
+    PACKET = "packet"
+    """A verified packet came from a new source (patent 303)."""
+    REVERT = "revert"
+    """The new path was not validated in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Let the packet filter know a tunnel; replaces what it knew under this key. Absent tunnels are not filtered."""
+
+    key: TunnelKey
+    inner: tuple[IPAddress, ...]
+    """Inner addresses of the terminal: in-tunnel messages are taken from (gateway) or to (terminal) these only."""
+    spis: tuple[int, ...]
+    """Inbound SPIs."""
+    sources: tuple[IPAddress, ...] = ()
+    """Outer sources that may send on these SPIs without being held; empty on the terminal, where nothing is held."""
+    leaving: tuple[IPAddress, ...] = ()
+    """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """The packet filter forgets a tunnel."""
+
+    key: TunnelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyPacket:
+    """Verify a held packet with the key of the kernel's state; answered by PacketVerified."""
+
+    packet_id: int
+    destination: IPAddress
+    spi: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveVerdict:
+    """Let a held packet go on to the kernel, which judges it as any other, or drop it."""
+
+    packet_id: int
+    accept: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveStates:
+    """Move states and policies of a tunnel in the kernel, the outbound ones first; answered by MoveFinished or MoveRefused.
+
+    The policy that the data does not need at once is left for InformCharon.
+    """
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    old: Path
+    new: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InformCharon:
+    """Move the policies that MoveStates left, so that the kernel tells charon, which follows (XFRMA_KMADDRESS)."""
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    old: Path
+    new: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendMessage:
+    """Send a message through the tunnel. While charon follows a move sending may fail; it is tried again for a moment."""
+
+    key: TunnelKey
+    source: IPAddress
+    destination: IPAddress
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendDummy:
+    """Send an ICMP packet through the tunnel that says nothing but where it comes from (patent page 7)."""
+
+    key: TunnelKey
+    source: IPAddress
+    destination: IPAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTimer:
+    """Start a timer, replacing one with the same id."""
+
+    timer: TimerId
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimer:
+    """Stop a timer; one that does not run is no error."""
+
+    timer: TimerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reestablish:
+    """Have charon build the tunnel anew: nobody answers on it."""
+
+    key: TunnelKey
+    connection: str
+    unique_ids: tuple[int, ...]
+    child: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListIkeSas:
+    """Ask charon for all its IKE_SAs: what is known may be incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write what is known of a tunnel to the store."""
+
+    key: TunnelKey
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The tunnel is gone: remove it from the store."""
+
+    key: TunnelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelMoved:
+    """A tunnel moved; also told to hooks and to the log."""
+
+    key: TunnelKey
+    old: Path
+    new: Path
+    trigger: Trigger
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilityChanged:
+    """The other end of a tunnel offered, confirmed or refused the capability; also told to hooks and to the log."""
+
+    key: TunnelKey
+    capability: Capability
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketRejected:
+    """A packet, message or move was refused; also told to hooks and to the log, which damps repetition."""
+
+    key: TunnelKey | None
+    """None when no tunnel is known for it."""
+    reason: Reason
+    source: IPAddress | None
+    detail: str = ""
+
+
+Announcement = TunnelMoved | CapabilityChanged | PacketRejected
+
+Effect = (
+    Watch
+    | Unwatch
+    | VerifyPacket
+    | GiveVerdict
+    | MoveStates
+    | InformCharon
+    | SendMessage
+    | SendDummy
+    | StartTimer
+    | StopTimer
+    | Reestablish
+    | ListIkeSas
+    | Persist
+    | Forget
+    | Announcement
+)

@@ -1,0 +1,181 @@
+"""Events: what happened, as frozen facts in the past tense. Sources stamp `at_s` with monotonic seconds."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swanroam.model.messages import Message
+from swanroam.model.path import IPAddress, Path, Repository
+from swanroam.model.tunnel import IkeSa, TunnelKey
+
+__all__ = [
+    "CharonLost",
+    "Event",
+    "IkeSaEnded",
+    "IkeSasListed",
+    "MessageReceived",
+    "MoveFinished",
+    "MoveRefused",
+    "PacketHeld",
+    "PacketVerified",
+    "Reason",
+    "RepositoryChanged",
+    "TimerExpired",
+    "TimerId",
+    "TimerKind",
+]
+
+
+class Reason(StrEnum):
+    """Why something was not done; each is counted for its tunnel, and shown by `swanroam status`."""
+
+    UNKNOWN_SPI = "unknown-spi"
+    MALFORMED = "malformed"
+    UNSUPPORTED_ALGORITHM = "unsupported-algorithm"
+    BAD_ICV = "bad-icv"
+    REPLAYED = "replayed"
+    OLD_SEQUENCE = "old-sequence"
+    INNER_SOURCE = "inner-source"
+    NO_CAPABILITY = "no-capability"
+    SOURCE_NOT_ALLOWED = "source-not-allowed"
+    FLAPPING = "flapping"
+    VETOED = "vetoed"
+    KERNEL_REFUSED = "kernel-refused"
+    NOT_VALIDATED = "not-validated"
+    WRONG_TUNNEL = "wrong-tunnel"
+    BAD_MESSAGE = "bad-message"
+
+
+class TimerKind(StrEnum):
+    """What a timer of a tunnel is for."""
+
+    HELLO = "hello"
+    UPDATE = "update"
+    VALIDATION = "validation"
+    MOVE = "move"
+
+
+@dataclass(frozen=True, slots=True)
+class TimerId:
+    """A timer: at most one of each kind runs for a tunnel; starting it again replaces it."""
+
+    key: TunnelKey
+    kind: TimerKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSasListed:
+    """charon listed IKE_SAs: all of them when `complete`, otherwise some that changed."""
+
+    at_s: float
+    sas: tuple[IkeSa, ...]
+    complete: bool
+    kernel_paths: tuple[tuple[int, Path], ...] = ()
+    """(inbound SPI, path) of the kernel states behind the CHILD_SAs; where charon differs the kernel is right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaEnded:
+    """charon said that an IKE_SA is down."""
+
+    at_s: float
+    unique_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CharonLost:
+    """The vici connection ended: nothing is known of charon until it has listed its IKE_SAs again."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryChanged:
+    """Addresses, links or routes of this machine changed; `repository` is all that there is now."""
+
+    at_s: float
+    repository: Repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketHeld:
+    """The packet filter held an ESP packet of a roaming SPI that came from an unknown source."""
+
+    at_s: float
+    packet_id: int
+    """The kernel's number in the queue; a verdict must be given for each."""
+    source: IPAddress
+    destination: IPAddress
+    spi: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketVerified:
+    """A held packet was verified against the kernel's state."""
+
+    at_s: float
+    packet_id: int
+    reason: Reason | None
+    """None when the integrity value was right and the sequence number not in the replay window."""
+    sequence: int = 0
+    """Sequence number, 64 bits with ESN."""
+    kernel_highest: int = 0
+    """The highest sequence number that the kernel's state has received, before this packet."""
+    inner_source: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveFinished:
+    """The kernel moved all states and policies of a tunnel."""
+
+    at_s: float
+    key: TunnelKey
+    old: Path
+    new: Path
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveRefused:
+    """A move was not made: vetoed by a hook, or refused by the kernel."""
+
+    at_s: float
+    key: TunnelKey
+    old: Path
+    new: Path
+    reason: Reason
+    detail: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived:
+    """A message came out of the tunnel, from inside an IPsec state that the packet filter bound to the inner address."""
+
+    at_s: float
+    inner: IPAddress
+    """The inner address of the terminal: the source on the gateway, the destination on the terminal."""
+    peer: IPAddress
+    """The other address of the packet, to answer to."""
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerExpired:
+    """A timer that the core had started ran out."""
+
+    at_s: float
+    timer: TimerId
+
+
+Event = (
+    IkeSasListed
+    | IkeSaEnded
+    | CharonLost
+    | RepositoryChanged
+    | PacketHeld
+    | PacketVerified
+    | MoveFinished
+    | MoveRefused
+    | MessageReceived
+    | TimerExpired
+)

@@ -1,0 +1,100 @@
+"""Messages that the two swanroam daemons exchange through the tunnel, UDP between inner addresses, protected by ESP."""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from swanroam.model.path import Endpoint
+
+__all__ = [
+    "Feature",
+    "Hello",
+    "HelloAck",
+    "Message",
+    "PathChallenge",
+    "PathResponse",
+    "Refusal",
+    "Refuse",
+    "Update",
+    "UpdateAck",
+]
+
+
+class Feature(IntFlag):
+    """What an end can do, exchanged in HELLO and HELLO-ACK; bits that are not named here are unknown."""
+
+    UPDATE = 1
+    """Sends UPDATE after a move (terminal), or acknowledges it (gateway)."""
+    PATH_CHALLENGE = 2
+    """Sends or answers path challenges."""
+
+
+class Refusal(IntEnum):
+    """Why a HELLO was refused."""
+
+    VERSION = 1
+    FEATURE = 2
+    POLICY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The offer of the capability (patent page 7)."""
+
+    nonce: bytes
+    """16 bytes, echoed by the answer, so that an old answer is not taken for a new one."""
+    features: Feature
+    critical: int = 0
+    """Feature bits without which the sender will not go on; may hold bits unknown to this side."""
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloAck:
+    """The acceptance of the capability; `features` are those of the sender."""
+
+    nonce: bytes
+    features: Feature
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """The refusal of the capability, with the reason."""
+
+    nonce: bytes
+    reason: Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """The terminal's new outer address (patent 303). The gateway believes the outer header, never `claimed`."""
+
+    sequence: int
+    """64 bits, grows with each move of the tunnel; retransmissions repeat it."""
+    claimed: Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateAck:
+    """The gateway's acknowledgement of an UPDATE."""
+
+    sequence: int
+    observed: Endpoint
+    """The terminal's outer address as the gateway has it now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChallenge:
+    """Sent to the terminal on its new path; the answer proves that it is there (as RFC 9000 section 8.2)."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathResponse:
+    """The answer to a path challenge, with its nonce."""
+
+    nonce: bytes
+
+
+Message = Hello | HelloAck | Refuse | Update | UpdateAck | PathChallenge | PathResponse

@@ -1,0 +1,88 @@
+"""Where a tunnel runs: endpoints, paths, and the terminal's address repository (patent page 12, item 810)."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+__all__ = [
+    "Candidate",
+    "Endpoint",
+    "IPAddress",
+    "IPNetwork",
+    "LocalAddress",
+    "Path",
+    "Repository",
+    "Route",
+]
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a path: an outer address and the UDP port of IKE or of ESP in UDP."""
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The outer addresses and ports that a tunnel uses now, and whether its ESP is encapsulated in UDP (RFC 3948)."""
+
+    local: Endpoint
+    remote: Endpoint
+    encap: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.local.address}...{self.remote.address}{' in UDP' if self.encap else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalAddress:
+    """An address the kernel reports on an interface of this machine."""
+
+    address: IPAddress
+    prefix_length: int
+    interface: str
+    usable: bool
+    """The interface is up with carrier, and the address is neither tentative, deprecated, duplicate nor link-local."""
+    preference: int = 0
+    """What configuration and hooks add to this source; higher is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A unicast route of the main or default routing table; routes that charon installs are not among them."""
+
+    destination: IPNetwork
+    interface: str
+    metric: int
+    """Kernel priority; lower is better."""
+    gateway: IPAddress | None = None
+    preferred_source: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """The terminal's outer addresses and routes at one moment."""
+
+    addresses: tuple[LocalAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A local address from which a remote address can be reached, and how good that way is."""
+
+    address: IPAddress
+    interface: str
+    preference: int
+    route_prefix_length: int
+    metric: int
+    address_order: int = field(default=0)
+    """Position among the addresses of the interface: the kernel's own choice comes first."""

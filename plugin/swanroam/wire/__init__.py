@@ -1,0 +1,1 @@
+"""Codecs: bytes to model values and back; no sockets."""
