@@ -84,7 +84,7 @@ class GiveVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveStates:
-    """Move states and policies of a tunnel in the kernel, the outbound ones first; answered by MoveFinished or MoveRefused.
+    """Move states and policies of a tunnel in the kernel, outbound first; answered by MoveFinished or MoveRefused.
 
     The policy that the data does not need at once is left for InformCharon.
     """
@@ -107,7 +107,7 @@ class InformCharon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendMessage:
-    """Send a message through the tunnel. While charon follows a move sending may fail; it is tried again for a moment."""
+    """Send a message through the tunnel. While charon follows a move this may fail; it is tried again for a moment."""
 
     key: TunnelKey
     source: IPAddress

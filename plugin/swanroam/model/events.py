@@ -149,7 +149,7 @@ class MoveRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
-    """A message came out of the tunnel, from inside an IPsec state that the packet filter bound to the inner address."""
+    """A message came out of the tunnel, from an IPsec state that the packet filter bound to the inner address."""
 
     at_s: float
     inner: IPAddress
