@@ -52,6 +52,13 @@ class TimerKind(StrEnum):
     UPDATE = "update"
     VALIDATION = "validation"
     MOVE = "move"
+    """To try a move again that the kernel refused."""
+    SETTLE = "settle"
+    """To see whether charon followed a move."""
+    LEAVING = "leaving"
+    """To stop letting packets from the previous source through."""
+    REESTABLISH = "reestablish"
+    """To ask charon again for a tunnel that nobody answered on."""
 
 
 @dataclass(frozen=True, slots=True)

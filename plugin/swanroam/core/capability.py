@@ -1,0 +1,124 @@
+"""The agreement of both ends that the terminal will tell of its moves (patent page 7): HELLO and its answers.
+
+    terminal -> gateway   HELLO       once the CHILD_SA is up, and after a restart of the terminal's daemon
+    gateway -> terminal   HELLO       after a restart of the gateway's daemon, where it does not know
+    either answers        HELLO-ACK   or REFUSE with a reason: version, critical feature, policy
+
+An unanswered HELLO is repeated with growing intervals, then the tunnel counts as without the capability. The terminal
+is asked anew when its tunnel is built anew. Rekeys keep the agreement, as they keep the peer.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from swanroam.core.inner import message_addresses
+from swanroam.core.settings import Agreement, Settings
+from swanroam.core.tunnel import Tunnel
+from swanroam.model.effects import CapabilityChanged, Effect, Persist, SendMessage, StartTimer, StopTimer
+from swanroam.model.events import TimerId, TimerKind
+from swanroam.model.messages import Feature, Hello, HelloAck, Refusal, Refuse
+from swanroam.model.path import IPAddress
+from swanroam.model.tunnel import Capability, IkeSa, Role
+
+__all__ = ["HELLO_DELAYS_S", "answer_hello", "initial", "on_ack", "on_refusal", "send_hello", "unserved"]
+
+OWN_FEATURES: Final = Feature.UPDATE | Feature.PATH_CHALLENGE
+PROTOCOL_VERSION: Final = 1
+
+HELLO_DELAYS_S: Final = {
+    Role.TERMINAL: (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0),
+    # The terminal asks by itself; the gateway asks only for what it forgot, and few times: many tunnels may be asked.
+    Role.GATEWAY: (1.0, 3.0, 9.0),
+}
+
+Step = tuple[Tunnel, tuple[Effect, ...]]
+
+
+def unserved(sa: IkeSa) -> str | None:
+    """Why swanroam leaves tunnels of this kind alone; None when it serves them."""
+    if sa.mobike:
+        return "charon moves it with MOBIKE"
+    if sa.version != 2:
+        return "IKEv1 is not served yet"
+    if sa.nat_local or sa.nat_remote or any(child.encap for child in sa.children):
+        return "ESP in UDP is not served yet"
+    if sa.remote.address.version != 4:
+        return "IPv6 outer addresses are not served yet"
+    return None
+
+
+def initial(sa: IkeSa, settings: Settings) -> tuple[Capability, str]:
+    """The capability of a tunnel that just appeared, and why."""
+    agreement = settings.of(sa.name).agreement
+    if agreement is Agreement.OFF:
+        return Capability.NONE, "off by configuration"
+    if reason := unserved(sa):
+        return Capability.NONE, reason
+    if agreement is Agreement.CONFIGURED:
+        return Capability.CONFIGURED, "by configuration"
+    return Capability.PENDING, ""
+
+
+def send_hello(tunnel: Tunnel, nonce: bytes, port: int) -> Step:
+    """Send the next HELLO; after the last one the tunnel is without the capability, unless it was known to have it."""
+    delays = HELLO_DELAYS_S[tunnel.role]
+    if tunnel.hello_attempt >= len(delays):
+        if tunnel.capability is not Capability.PENDING:
+            return tunnel, ()
+        return _changed(tunnel, Capability.NONE, "no answer to HELLO")
+    addresses = message_addresses(tunnel, port)
+    if addresses is None:
+        return _changed(tunnel, Capability.NONE, f"no selector lets UDP port {port} through")
+    if tunnel.hello_attempt == 0 or not tunnel.hello_nonce:
+        tunnel = replace(tunnel, hello_nonce=nonce)
+    delay_s = delays[tunnel.hello_attempt]
+    source, destination = addresses
+    hello = Hello(nonce=tunnel.hello_nonce, features=OWN_FEATURES, version=PROTOCOL_VERSION)
+    return replace(tunnel, hello_attempt=tunnel.hello_attempt + 1), (
+        SendMessage(key=tunnel.key, source=source, destination=destination, message=hello),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.HELLO), delay_s=delay_s),
+    )
+
+
+def answer_hello(tunnel: Tunnel, hello: Hello, own: IPAddress, peer: IPAddress, settings: Settings) -> Step:
+    """Accept or refuse the offer of the other end."""
+    refusal = _refusal(tunnel, hello, settings)
+    if refusal is not None:
+        answer = Refuse(nonce=hello.nonce, reason=refusal)
+        return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
+    ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES)
+    tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO")
+    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
+
+
+def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
+    """The other end accepted; an answer to another HELLO than the last one is ignored."""
+    if ack.nonce != tunnel.hello_nonce:
+        return tunnel, ()
+    return _changed(tunnel, Capability.NEGOTIATED, "HELLO-ACK")
+
+
+def on_refusal(tunnel: Tunnel, refusal: Refuse) -> Step:
+    """The other end refused; the tunnel is left alone."""
+    if refusal.nonce != tunnel.hello_nonce:
+        return tunnel, ()
+    return _changed(tunnel, Capability.NONE, f"refused: {refusal.reason.name.lower()}")
+
+
+def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None:
+    if hello.version != PROTOCOL_VERSION:
+        return Refusal.VERSION
+    if hello.critical & ~int(OWN_FEATURES):
+        return Refusal.FEATURE
+    if settings.of(tunnel.key.name).agreement is Agreement.OFF or unserved(tunnel.sas[0]):
+        return Refusal.POLICY
+    return None
+
+
+def _changed(tunnel: Tunnel, capability: Capability, detail: str) -> Step:
+    changed = replace(tunnel, capability=capability, hello_nonce=b"", hello_attempt=0)
+    stop = StopTimer(TimerId(tunnel.key, TimerKind.HELLO))
+    if capability is tunnel.capability:
+        return changed, (stop,)
+    told = CapabilityChanged(key=tunnel.key, capability=capability, detail=detail)
+    return changed, (stop, Persist(tunnel.key), told)

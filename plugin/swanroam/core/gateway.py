@@ -1,0 +1,191 @@
+"""The gateway's decisions (patent FIG. 5, steps 304 and 305): whom to follow, and whether the terminal is there.
+
+A held packet that passes the guard moves the tunnel to its source; then it goes on as any other, so it is not lost.
+Then the terminal is challenged on the new path: somebody on the path could have sent its packet on from elsewhere.
+Without an answer the tunnel returns to the last path that was validated, and that source is distrusted for a while.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from swanroam.core.guard import judge, refuse_source
+from swanroam.core.inner import message_addresses
+from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
+from swanroam.model.effects import (
+    Effect,
+    GiveVerdict,
+    InformCharon,
+    MoveStates,
+    PacketRejected,
+    Persist,
+    SendMessage,
+    StartTimer,
+    StopTimer,
+    Trigger,
+    TunnelMoved,
+    VerifyPacket,
+    Watch,
+)
+from swanroam.model.events import (
+    MoveFinished,
+    MoveRefused,
+    PacketHeld,
+    PacketVerified,
+    Reason,
+    TimerId,
+    TimerKind,
+)
+from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
+from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.tunnel import Capability, Nat
+
+__all__ = [
+    "CHALLENGE_DELAYS_S",
+    "DISTRUST_S",
+    "LEAVING_S",
+    "on_held",
+    "on_leaving_timer",
+    "on_move_finished",
+    "on_move_refused",
+    "on_response",
+    "on_update",
+    "on_validation_timer",
+    "on_verified",
+    "watch",
+]
+
+CHALLENGE_DELAYS_S: Final = (0.25, 0.5, 1.0, 1.25)
+"""After each of which an unanswered challenge is sent again; after the last one, 3 s in all, the tunnel returns."""
+DISTRUST_S: Final = 10.0
+LEAVING_S: Final = 5.0
+"""How long packets from the previous source are let through unseen."""
+SETTLE_S: Final = 1.0
+
+Step = tuple[Tunnel, tuple[Effect, ...]]
+
+
+def watch(tunnel: Tunnel) -> Watch:
+    """What the packet filter has to know of the tunnel now."""
+    sources = (tunnel.path.remote.address,) if tunnel.guarded else ()
+    leaving = tunnel.leaving if tunnel.guarded else ()
+    return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving)
+
+
+def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
+    """A packet from an unknown source: verify it if it could move the tunnel at all."""
+    if event.source == tunnel.path.remote.address or event.source in tunnel.leaving:
+        # It queued up behind the packet that moved the tunnel.
+        return tunnel, (GiveVerdict(packet_id=event.packet_id),)
+    if reason := refuse_source(tunnel, event.source, event.at_s):
+        return _refuse(tunnel, event.packet_id, event.source, reason)
+    return tunnel, (VerifyPacket(packet_id=event.packet_id, destination=event.destination, spi=event.spi),)
+
+
+def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified) -> Step:
+    """Follow the terminal to where this packet came from, or leave the packet to the kernel."""
+    if reason := judge(tunnel, held.spi, held.source, event):
+        return _refuse(tunnel, held.packet_id, held.source, reason)
+    new = Path(local=tunnel.path.local, remote=Endpoint(held.source, tunnel.path.remote.port))
+    tunnel = replace(tunnel, highest={**tunnel.highest, held.spi: event.sequence})
+    return tunnel, (MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new),)
+
+
+def on_move_finished(
+    tunnel: Tunnel, event: MoveFinished, packet_id: int | None, nonce: bytes, port: int, *, validate: bool
+) -> Step:
+    """The kernel moved the tunnel to where `packet_id` came from, or, without one, back to the validated path."""
+    trigger = Trigger.REVERT if packet_id is None else Trigger.PACKET
+    last_validated = tunnel.validated_path or event.old
+    tunnel = replace(
+        tunnel.moved(event.at_s, event.new, trigger, event.duration_s), leaving=(event.old.remote.address,)
+    )
+    effects: list[Effect] = [watch(tunnel)]
+    if packet_id is not None:
+        effects.append(GiveVerdict(packet_id=packet_id))
+    effects.append(InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new))
+    if trigger is Trigger.REVERT:
+        tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
+        effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
+    elif validate and tunnel.capability is Capability.NEGOTIATED:
+        tunnel = replace(advance(tunnel, Signal.FOLLOWED), validated_path=last_validated, nonce=nonce)
+        tunnel, challenge = _challenge(tunnel, port)
+        effects.extend(challenge)
+    else:
+        tunnel = replace(tunnel, validated_path=event.new)
+    effects += [
+        TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=trigger, duration_s=event.duration_s),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.LEAVING), delay_s=LEAVING_S),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
+        Persist(tunnel.key),
+    ]
+    return tunnel, tuple(effects)
+
+
+def on_move_refused(tunnel: Tunnel, event: MoveRefused, packet_id: int | None) -> Step:
+    """The tunnel stays; the packet is the kernel's to judge."""
+    tunnel = tunnel.count(event.reason)
+    told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.remote.address, detail=event.detail)
+    if packet_id is None:
+        return tunnel, (told,)
+    return tunnel, (GiveVerdict(packet_id=packet_id), told)
+
+
+def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -> Step:
+    """Acknowledge with the address that the packets came from. What the terminal claims only tells of a NAT."""
+    if update.sequence < tunnel.update_sequence:
+        return tunnel, ()
+    translated = update.claimed.address != tunnel.path.remote.address
+    tunnel = replace(tunnel, update_sequence=update.sequence, nat=Nat.REMOTE if translated else Nat.NONE)
+    ack = UpdateAck(sequence=update.sequence, observed=tunnel.path.remote)
+    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack),)
+
+
+def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
+    """The terminal is on the new path, if it answers the last challenge."""
+    if tunnel.phase is not Phase.VALIDATING or response.nonce != tunnel.nonce:
+        return tunnel, ()
+    tunnel = advance(tunnel.validated(value=True), Signal.VALIDATED)
+    tunnel = replace(tunnel, validated_path=tunnel.path, nonce=b"", attempt=0)
+    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)), Persist(tunnel.key))
+
+
+def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
+    """No answer yet: challenge again, or return to the last validated path."""
+    if tunnel.phase is not Phase.VALIDATING:
+        return tunnel, ()
+    if tunnel.attempt + 1 < len(CHALLENGE_DELAYS_S):
+        return _challenge(replace(tunnel, attempt=tunnel.attempt + 1), port)
+    failed = tunnel.path.remote.address
+    still = tuple((address, until_s) for address, until_s in tunnel.distrusted if until_s > at_s)
+    tunnel = replace(tunnel.validated(value=False), distrusted=(*still, (failed, at_s + DISTRUST_S)), nonce=b"")
+    tunnel = tunnel.count(Reason.NOT_VALIDATED)
+    told = PacketRejected(
+        key=tunnel.key, reason=Reason.NOT_VALIDATED, source=failed, detail="no answer on the new path"
+    )
+    back = tunnel.validated_path
+    if back is None or back == tunnel.path:
+        return advance(tunnel, Signal.RETURNED), (told,)
+    return tunnel, (told, MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=back))
+
+
+def on_leaving_timer(tunnel: Tunnel) -> Step:
+    """Packets from the previous source are held again."""
+    tunnel = replace(tunnel, leaving=())
+    return tunnel, (watch(tunnel),)
+
+
+def _challenge(tunnel: Tunnel, port: int) -> Step:
+    timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.VALIDATION), delay_s=CHALLENGE_DELAYS_S[tunnel.attempt])
+    addresses = message_addresses(tunnel, port)
+    if addresses is None:
+        return tunnel, (timer,)
+    source, destination = addresses
+    challenge = PathChallenge(nonce=tunnel.nonce)
+    return tunnel, (SendMessage(key=tunnel.key, source=source, destination=destination, message=challenge), timer)
+
+
+def _refuse(tunnel: Tunnel, packet_id: int, source: IPAddress, reason: Reason) -> Step:
+    return tunnel.count(reason), (
+        GiveVerdict(packet_id=packet_id),
+        PacketRejected(key=tunnel.key, reason=reason, source=source),
+    )

@@ -1,0 +1,383 @@
+"""The one door of the core: an event goes in, effects come out, in the order in which they are to be done.
+
+Nothing here does I/O, reads a clock or draws randomness: times come with events, nonces from the function given at
+construction. The decisions about one tunnel are pure functions in terminal, gateway and capability; this module finds
+the tunnel, calls them, and keeps the table.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, assert_never
+
+from swanroam.core import capability, gateway, terminal
+from swanroam.core.settings import Settings
+from swanroam.core.table import Table
+from swanroam.core.tunnel import Phase, Tunnel, inner_addresses
+from swanroam.model.effects import (
+    CapabilityChanged,
+    Effect,
+    Forget,
+    GiveVerdict,
+    InformCharon,
+    ListIkeSas,
+    PacketRejected,
+    Persist,
+    Reestablish,
+    StartTimer,
+    StopTimer,
+    Unwatch,
+)
+from swanroam.model.events import (
+    CharonLost,
+    Event,
+    IkeSaEnded,
+    IkeSasListed,
+    MessageReceived,
+    MoveFinished,
+    MoveRefused,
+    PacketHeld,
+    PacketVerified,
+    Reason,
+    RepositoryChanged,
+    TimerExpired,
+    TimerId,
+    TimerKind,
+)
+from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
+from swanroam.model.path import Path, Repository
+from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
+
+__all__ = ["Core"]
+
+REESTABLISH_DELAYS_S: Final = (10.0, 20.0, 40.0, 60.0)
+FOLLOW_GRACE_S: Final = 0.9
+"""charon is taken to be following a move that is younger than this, and not told again."""
+
+Step = tuple[Tunnel, tuple[Effect, ...]]
+
+
+class Core:
+    """All decisions of one daemon. `nonce` gives 16 fresh random bytes at each call."""
+
+    def __init__(self, settings: Settings, nonce: Callable[[], bytes], port: int) -> None:
+        self.settings = settings
+        self.table = Table()
+        self.repository: Repository | None = None
+        self._nonce = nonce
+        self._port = port
+        self._held: dict[int, PacketHeld] = {}
+        self._moving: dict[TunnelKey, int] = {}
+        self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
+        self._recovering: dict[TunnelKey, tuple[Reestablish, int]] = {}
+
+    def remember(self, tunnels: Iterable[tuple[Tunnel, frozenset[int]]]) -> None:
+        """Tunnels from the store with their inbound SPIs: believed when charon still has one of the SPIs."""
+        self._remembered = {tunnel.key: (tunnel, spis) for tunnel, spis in tunnels}
+
+    def step(self, event: Event) -> tuple[Effect, ...]:
+        """What is to be done about an event. Never raises for what a peer, charon or the kernel sent."""
+        match event:
+            case IkeSasListed():
+                return self._on_listed(event)
+            case IkeSaEnded():
+                return self._on_ended(event)
+            case CharonLost():
+                return ()
+            case RepositoryChanged():
+                self.repository = event.repository
+                return tuple(effect for tunnel in self.table for effect in self._consider(tunnel))
+            case PacketHeld():
+                return self._on_held(event)
+            case PacketVerified():
+                return self._on_verified(event)
+            case MoveFinished():
+                return self._on_move_finished(event)
+            case MoveRefused():
+                return self._on_move_refused(event)
+            case MessageReceived():
+                return self._on_message(event)
+            case TimerExpired():
+                return self._on_timer(event)
+            case _:
+                assert_never(event)
+
+    def reconfigure(self, settings: Settings) -> tuple[Effect, ...]:
+        """Take new settings: tunnels whose agreement changed begin anew, the others do not notice."""
+        old, self.settings = self.settings, settings
+        effects: list[Effect] = []
+        for tunnel in self.table:
+            if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
+                effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
+        return tuple(effects)
+
+    # charon
+
+    def _on_listed(self, event: IkeSasListed) -> tuple[Effect, ...]:
+        paths = dict(event.kernel_paths)
+        listed = {sa.unique_id: sa for sa in event.sas}
+        known = {sa.unique_id: sa for sa in self.table.sas()}
+        sas = listed if event.complete else known | listed
+        effects: list[Effect] = []
+        grouped: dict[TunnelKey, list[IkeSa]] = {}
+        for sa in sas.values():
+            inner = inner_addresses(self.settings.role, sa)
+            if inner and sa.established:
+                grouped.setdefault(TunnelKey(sa.name, inner), []).append(sa)
+        for tunnel in self.table:
+            if tunnel.key not in grouped:
+                effects += self._end(tunnel)
+        for key, members in grouped.items():
+            newest_first = tuple(sorted(members, key=lambda sa: sa.unique_id, reverse=True))
+            tunnel_now = self.table.get(key)
+            changed = tunnel_now is None or tunnel_now.sas != newest_first or event.complete
+            if changed:
+                effects += self._refresh(key, newest_first, paths, event)
+        if event.complete:
+            effects += [Forget(key) for key in self._remembered]
+            self._remembered = {}
+        return tuple(effects)
+
+    def _on_ended(self, event: IkeSaEnded) -> tuple[Effect, ...]:
+        tunnel = self.table.by_ike(event.unique_id)
+        if tunnel is None:
+            return ()
+        left = tuple(sa for sa in tunnel.sas if sa.unique_id != event.unique_id)
+        if not left:
+            return self._end(tunnel)
+        return self._keep(replace(tunnel, sas=left), (gateway.watch(replace(tunnel, sas=left)),))
+
+    def _refresh(
+        self, key: TunnelKey, sas: tuple[IkeSa, ...], paths: dict[int, Path], event: IkeSasListed
+    ) -> tuple[Effect, ...]:
+        """Take what charon and the kernel say of a tunnel into the table."""
+        role = self.settings.role
+        fresh = Tunnel(key=key, role=role, sas=sas, path=sas[0].path, capability=Capability.PENDING)
+        if not fresh.spis:
+            # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
+            gone = self.table.get(key)
+            return self._end(gone) if gone else ()
+        kernel_path = next((paths[spi] for spi in fresh.spis if spi in paths), None)
+        known = self.table.get(key)
+        if known is None or not _same_tunnel(known, fresh):
+            before, known = known, self._recall(fresh)
+            if known is None:
+                began = replace(fresh, path=kernel_path or fresh.path)
+                if before is not None:
+                    began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
+                return (*self._recovered(key), *self._begin(began))
+        highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
+        tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
+        newly = key not in self.table
+        effects: list[Effect] = [gateway.watch(tunnel), Persist(key)]
+        settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
+        if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
+            told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
+            effects.append(told)
+        self.table.put(tunnel)
+        if newly:
+            effects += self._greet(tunnel)
+        effects += self._consider(tunnel)
+        return tuple(effects)
+
+    def _recall(self, fresh: Tunnel) -> Tunnel | None:
+        """What the store knows of this very tunnel, if it is the same one: it has an inbound SPI in common."""
+        remembered, spis = self._remembered.pop(fresh.key, (None, frozenset[int]()))
+        if remembered is None or not spis & set(fresh.spis):
+            return None
+        agreed, _detail = capability.initial(fresh.sas[0], self.settings)
+        if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
+            agreed = Capability.NEGOTIATED
+        return replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY)
+
+    def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        """A tunnel of which nothing is agreed yet."""
+        agreed, detail = capability.initial(tunnel.sas[0], self.settings)
+        tunnel = replace(tunnel, capability=agreed)
+        self.table.put(tunnel)
+        effects: list[Effect] = [gateway.watch(tunnel), Persist(tunnel.key)]
+        if agreed is not Capability.PENDING:
+            effects.append(CapabilityChanged(key=tunnel.key, capability=agreed, detail=detail))
+        return (*effects, *self._greet(tunnel), *self._consider(tunnel))
+
+    def _greet(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        """Offer the capability: the terminal always does, also to confirm; the gateway where it does not know."""
+        if tunnel.capability is Capability.PENDING or (
+            tunnel.role is Role.TERMINAL and tunnel.capability is Capability.NEGOTIATED
+        ):
+            return self._apply(capability.send_hello(replace(tunnel, hello_attempt=0), self._nonce(), self._port))
+        return ()
+
+    def _end(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        self.table.remove(tunnel.key)
+        self._moving.pop(tunnel.key, None)
+        lasting = {TimerKind.REESTABLISH}
+        stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
+        return (*stops, Unwatch(tunnel.key), Forget(tunnel.key))
+
+    def _recovered(self, key: TunnelKey) -> tuple[Effect, ...]:
+        done = [other for other in self._recovering if other.name == key.name]
+        for other in done:
+            del self._recovering[other]
+        return tuple(StopTimer(TimerId(other, TimerKind.REESTABLISH)) for other in done)
+
+    # packets and moves
+
+    def _on_held(self, event: PacketHeld) -> tuple[Effect, ...]:
+        tunnel = self.table.by_spi(event.spi)
+        if tunnel is None or not tunnel.guarded:
+            return (
+                GiveVerdict(packet_id=event.packet_id),
+                PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=f"SPI {event.spi:08x}"),
+            )
+        self._held[event.packet_id] = event
+        effects = self._apply(gateway.on_held(tunnel, event))
+        return self._released(effects)
+
+    def _on_verified(self, event: PacketVerified) -> tuple[Effect, ...]:
+        held = self._held.get(event.packet_id)
+        tunnel = self.table.by_spi(held.spi) if held else None
+        if held is None or tunnel is None:
+            self._held.pop(event.packet_id, None)
+            return (GiveVerdict(packet_id=event.packet_id),)
+        self._moving[tunnel.key] = event.packet_id
+        return self._released(self._apply(gateway.on_verified(tunnel, held, event)))
+
+    def _on_move_finished(self, event: MoveFinished) -> tuple[Effect, ...]:
+        packet_id = self._moving.pop(event.key, None)
+        tunnel = self.table.get(event.key)
+        if tunnel is None:
+            return self._released((GiveVerdict(packet_id=packet_id),) if packet_id is not None else ())
+        if self.settings.role is Role.TERMINAL:
+            return self._apply(terminal.on_move_finished(tunnel, event, self._port))
+        validate = self.settings.of(tunnel.key.name).path_validation
+        moved = gateway.on_move_finished(tunnel, event, packet_id, self._nonce(), self._port, validate=validate)
+        return self._released(self._apply(moved))
+
+    def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
+        packet_id = self._moving.pop(event.key, None)
+        tunnel = self.table.get(event.key)
+        if tunnel is None:
+            return self._released((GiveVerdict(packet_id=packet_id),) if packet_id is not None else ())
+        if self.settings.role is Role.TERMINAL:
+            return (*self._apply(terminal.on_move_refused(tunnel, event)), ListIkeSas())
+        return (*self._released(self._apply(gateway.on_move_refused(tunnel, event, packet_id))), ListIkeSas())
+
+    def _released(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        """The same effects; packets that get their verdict with them are no longer held."""
+        for effect in effects:
+            if isinstance(effect, GiveVerdict):
+                held = self._held.pop(effect.packet_id, None)
+                tunnel = self.table.by_spi(held.spi) if held else None
+                if tunnel is not None and self._moving.get(tunnel.key) == effect.packet_id:
+                    del self._moving[tunnel.key]
+        return effects
+
+    def _consider(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        if self.settings.role is not Role.TERMINAL or self.repository is None:
+            return ()
+        inner = {address for each in self.table for address in each.key.inner}
+        return self._apply(terminal.consider(tunnel, self.repository, inner))
+
+    # messages and timers
+
+    def _on_message(self, event: MessageReceived) -> tuple[Effect, ...]:
+        tunnel = self.table.by_inner(event.inner)
+        if tunnel is None:
+            return (PacketRejected(key=None, reason=Reason.WRONG_TUNNEL, source=event.inner),)
+        step = self._answer(tunnel, event)
+        if step is None:
+            refused = PacketRejected(key=tunnel.key, reason=Reason.BAD_MESSAGE, source=event.peer)
+            return self._apply((tunnel.count(Reason.BAD_MESSAGE), (refused,)))
+        before = tunnel.capability
+        effects = self._apply(step)
+        now = self.table.get(tunnel.key)
+        if now is not None and now.capability is not before:
+            return (gateway.watch(now), *effects, *self._consider(now))
+        return effects
+
+    def _answer(self, tunnel: Tunnel, event: MessageReceived) -> Step | None:
+        """What a message does to its tunnel; None for one that this role does not take."""
+        terminal_role = self.settings.role is Role.TERMINAL
+        own, peer = (event.inner, event.peer) if terminal_role else (event.peer, event.inner)
+        match event.message:
+            case Hello() as hello:
+                return capability.answer_hello(tunnel, hello, own, peer, self.settings)
+            case HelloAck() as ack:
+                return capability.on_ack(tunnel, ack)
+            case Refuse() as refusal:
+                return capability.on_refusal(tunnel, refusal)
+            case UpdateAck() as ack if terminal_role:
+                return terminal.on_ack(tunnel, ack)
+            case PathChallenge() as challenge if terminal_role:
+                return terminal.on_challenge(tunnel, challenge, own, peer)
+            case Update() as update if not terminal_role and tunnel.capability.allows_moves:
+                return gateway.on_update(tunnel, update, own, peer)
+            case PathResponse() as response if not terminal_role:
+                return gateway.on_response(tunnel, response)
+            case _:
+                return None
+
+    def _on_timer(self, event: TimerExpired) -> tuple[Effect, ...]:
+        kind = event.timer.kind
+        if kind is TimerKind.REESTABLISH:
+            return self._reestablish_again(event.timer)
+        tunnel = self.table.get(event.timer.key)
+        if tunnel is None:
+            return ()
+        match kind:
+            case TimerKind.HELLO:
+                return self._apply(capability.send_hello(tunnel, self._nonce(), self._port))
+            case TimerKind.UPDATE:
+                effects = self._apply(terminal.on_update_timer(tunnel, self._port))
+                return (*effects, *self._recover(effects))
+            case TimerKind.VALIDATION:
+                return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
+            case TimerKind.MOVE:
+                return self._consider(tunnel)
+            case TimerKind.SETTLE:
+                return (ListIkeSas(),)
+            case TimerKind.LEAVING:
+                return self._apply(gateway.on_leaving_timer(tunnel))
+            case _:
+                assert_never(kind)
+
+    def _recover(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        """Where charon is asked to build a tunnel anew, ask again until it is there."""
+        timers: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Reestablish):
+                self._recovering[effect.key] = (effect, 0)
+                timer = TimerId(effect.key, TimerKind.REESTABLISH)
+                timers.append(StartTimer(timer=timer, delay_s=REESTABLISH_DELAYS_S[0]))
+        return tuple(timers)
+
+    def _reestablish_again(self, timer: TimerId) -> tuple[Effect, ...]:
+        wanted, attempt = self._recovering.get(timer.key, (None, 0))
+        tunnel = self.table.get(timer.key)
+        if wanted is None or (tunnel is not None and tunnel.phase is not Phase.ABANDONED):
+            self._recovering.pop(timer.key, None)
+            return ()
+        self._recovering[timer.key] = (wanted, attempt + 1)
+        delay_s = REESTABLISH_DELAYS_S[min(attempt + 1, len(REESTABLISH_DELAYS_S) - 1)]
+        again = terminal.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
+        return (again, StartTimer(timer=timer, delay_s=delay_s))
+
+    def _apply(self, step: Step) -> tuple[Effect, ...]:
+        tunnel, effects = step
+        return self._keep(tunnel, effects)
+
+    def _keep(self, tunnel: Tunnel, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        if self.table.get(tunnel.key) != tunnel:
+            self.table.put(tunnel)
+        return effects
+
+
+def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:
+    """Whether the agreement still holds: a rekey keeps the IKE_SA or the CHILD_SA, building anew keeps neither."""
+    old = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
+    new = {(sa.initiator_spi, sa.responder_spi) for sa in fresh.sas}
+    return bool(old & new or set(known.spis) & set(fresh.spis))
+
+
+def _same_addresses(one: Path, other: Path) -> bool:
+    return (one.local.address, one.remote.address) == (other.local.address, other.remote.address)

@@ -1,0 +1,152 @@
+"""A tunnel as decisions see it, and the phases it goes through.
+
+Terminal: a move takes a tunnel to UPDATING; the gateway's acknowledgement brings it back to STEADY. When there is
+nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, the
+tunnel is ABANDONED and charon builds it anew; a late answer or another move takes it back.
+
+Gateway: following a packet takes a tunnel to VALIDATING, also from VALIDATING: a terminal may move on before it
+answered. The answer, or the deadline, brings it to STEADY, on the new path or back on the last validated one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from swanroam.model.effects import Trigger
+from swanroam.model.events import Reason
+from swanroam.model.path import IPAddress, Path
+from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, TunnelKey
+
+__all__ = ["TRANSITIONS", "LastMove", "Phase", "Signal", "Tunnel", "advance", "inner_addresses"]
+
+
+class Phase(StrEnum):
+    """What a tunnel is waiting for."""
+
+    STEADY = "steady"
+    UPDATING = "updating"
+    VALIDATING = "validating"
+    ABANDONED = "abandoned"
+
+
+class Signal(StrEnum):
+    """What takes a tunnel from one phase to another."""
+
+    MOVED = "moved"
+    ACKNOWLEDGED = "acknowledged"
+    ASSUMED = "assumed"
+    GAVE_UP = "gave-up"
+    FOLLOWED = "followed"
+    VALIDATED = "validated"
+    RETURNED = "returned"
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Phase]] = {
+    (Phase.STEADY, Signal.MOVED): Phase.UPDATING,
+    (Phase.UPDATING, Signal.MOVED): Phase.UPDATING,
+    (Phase.ABANDONED, Signal.MOVED): Phase.UPDATING,
+    (Phase.UPDATING, Signal.ACKNOWLEDGED): Phase.STEADY,
+    (Phase.ABANDONED, Signal.ACKNOWLEDGED): Phase.STEADY,
+    (Phase.UPDATING, Signal.ASSUMED): Phase.STEADY,
+    (Phase.UPDATING, Signal.GAVE_UP): Phase.ABANDONED,
+    (Phase.STEADY, Signal.FOLLOWED): Phase.VALIDATING,
+    (Phase.VALIDATING, Signal.FOLLOWED): Phase.VALIDATING,
+    (Phase.VALIDATING, Signal.VALIDATED): Phase.STEADY,
+    (Phase.VALIDATING, Signal.RETURNED): Phase.STEADY,
+}
+
+CARRYING: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DELETING", "DELETED"})
+"""charon's words for a CHILD_SA with an inbound state in the kernel; a rekeyed one still receives for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastMove:
+    """The last move of a tunnel, for people and for `status`."""
+
+    at_s: float
+    old: Path
+    new: Path
+    trigger: Trigger
+    duration_s: float
+    validated: bool | None
+    """Acknowledged (terminal) or answered the challenge (gateway); None while, or where, nobody can say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """One tunnel: what charon says of it, where the kernel has it, and what swanroam knows besides."""
+
+    key: TunnelKey
+    role: Role
+    sas: tuple[IkeSa, ...]
+    """IKE_SAs with this name and these inner addresses, newest first: several while a reauthentication overlaps."""
+    path: Path
+    """Where the kernel's states are."""
+    capability: Capability
+    phase: Phase = Phase.STEADY
+    attempt: int = 0
+    """How often the message of this phase was sent again."""
+    hello_attempt: int = 0
+    hello_nonce: bytes = b""
+    """Of the HELLO that waits for its answer."""
+    nonce: bytes = b""
+    """Gateway: of the challenge that waits for its answer."""
+    update_sequence: int = 0
+    """Of the last UPDATE sent (terminal) or received (gateway)."""
+    highest: Mapping[int, int] = field(default_factory=dict)
+    """Highest sequence number that moved the tunnel, by inbound SPI."""
+    validated_path: Path | None = None
+    """Gateway: the path to return to."""
+    distrusted: tuple[tuple[IPAddress, float], ...] = ()
+    """Gateway: sources that did not answer a challenge, each with the time until which it may not move the tunnel."""
+    leaving: tuple[IPAddress, ...] = ()
+    """Gateway: the previous source, from which late packets may come."""
+    nat: Nat = Nat.UNKNOWN
+    moves: int = 0
+    last_move: LastMove | None = None
+    rejected: Mapping[Reason, int] = field(default_factory=dict)
+
+    @property
+    def children(self) -> tuple[ChildSa, ...]:
+        """The CHILD_SAs in tunnel mode that have states in the kernel, of the newest IKE_SA first."""
+        return tuple(
+            child
+            for sa in self.sas
+            for child in sa.children
+            if child.mode is Mode.TUNNEL and child.protocol == "ESP" and child.spi_in and child.state in CARRYING
+        )
+
+    @property
+    def spis(self) -> tuple[int, ...]:
+        """Inbound SPIs."""
+        return tuple(child.spi_in for child in self.children)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a packet from an unknown source may move this tunnel."""
+        return self.role is Role.GATEWAY and self.capability.allows_moves
+
+    def count(self, reason: Reason) -> "Tunnel":
+        """The tunnel with one more refusal for this reason."""
+        return replace(self, rejected={**self.rejected, reason: self.rejected.get(reason, 0) + 1})
+
+    def moved(self, at_s: float, new: Path, trigger: Trigger, duration_s: float) -> "Tunnel":
+        """The tunnel on its new path; whether the other end agrees is not known yet."""
+        last = LastMove(at_s=at_s, old=self.path, new=new, trigger=trigger, duration_s=duration_s, validated=None)
+        return replace(self, path=new, moves=self.moves + 1, last_move=last, attempt=0)
+
+    def validated(self, value: bool) -> "Tunnel":
+        """The tunnel, with the word of the other end on its last move."""
+        return replace(self, last_move=replace(self.last_move, validated=value) if self.last_move else None)
+
+
+def advance(tunnel: Tunnel, signal: Signal) -> Tunnel:
+    """The tunnel in its next phase. An absent pair is a defect of the caller: KeyError."""
+    return replace(tunnel, phase=TRANSITIONS[tunnel.phase, signal])
+
+
+def inner_addresses(role: Role, sa: IkeSa) -> tuple[IPAddress, ...]:
+    """The terminal's inner addresses of an IKE_SA; empty when this machine has not that role in it."""
+    addresses = sa.local_vips if role is Role.TERMINAL else sa.remote_vips
+    return tuple(sorted(addresses, key=lambda address: (address.version, int(address))))
