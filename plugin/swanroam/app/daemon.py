@@ -1,0 +1,242 @@
+"""The daemon: puts sources, core and performer together, and keeps them running until it is told to stop.
+
+Everything but vici, hooks and the store happens in one thread. Signals: SIGTERM and SIGINT stop, SIGHUP reloads the
+configuration. Stopping leaves every tunnel as it is, and nothing of ours in the packet filter.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from swanroam.app import config as configuration
+from swanroam.app.config import Config
+from swanroam.app.control import ControlServer
+from swanroam.app.keeper import StoreKeeper, recall
+from swanroam.app.listing import Lister
+from swanroam.app.performer import Performer, World
+from swanroam.app.report import report
+from swanroam.app.status import Status
+from swanroam.app.store import Store
+from swanroam.app.systemd import Notifier
+from swanroam.app.verify import EspVerifier
+from swanroam.charon.commands import CharonCommands
+from swanroam.charon.events import CharonEvents
+from swanroam.core.step import Core
+from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
+from swanroam.hookhost import HookHost
+from swanroam.kernel.filter import PacketFilter
+from swanroam.kernel.queue import HeldEsp, PacketQueue, TunnelMessage
+from swanroam.kernel.routes import RouteSource
+from swanroam.kernel.sender import TunnelSender
+from swanroam.kernel.states import KernelStates
+from swanroam.model.effects import Persist
+from swanroam.model.events import MessageReceived, RepositoryChanged
+from swanroam.model.path import LocalAddress, Repository
+from swanroam.model.tunnel import Role
+from swanroam.wire.control import NONCE_BYTES, decode
+
+__all__ = ["Daemon", "run"]
+
+log = logging.getLogger(__name__)
+
+FILTER_RETRY_S: Final = 1.0
+STORE_TIMEOUT_S: Final = 0.5
+
+
+def run(config: Config, config_file: Path) -> int:
+    """Run until SIGTERM; returns the exit status. Raises SwanroamError when it cannot start."""
+    return asyncio.run(_run(config, config_file))
+
+
+async def _run(config: Config, config_file: Path) -> int:
+    with ExitStack() as cleanup:
+        await Daemon(config, config_file, asyncio.get_running_loop(), cleanup).serve()
+    return 0
+
+
+class Daemon:
+    """One running daemon. Whatever it opens is closed by `cleanup`, in the opposite order."""
+
+    def __init__(self, config: Config, config_file: Path, loop: asyncio.AbstractEventLoop, cleanup: ExitStack) -> None:
+        self._config, self._config_file, self._loop = config, config_file, loop
+        self._clock: Callable[[], float] = time.monotonic
+        self._stop = asyncio.Event()
+        self._group: asyncio.TaskGroup
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._preferences: dict[LocalAddress, int] = {}
+        self._bad_messages = 0
+
+        store, records, problem = Store.open(config.state_dir)
+        cleanup.callback(store.close, STORE_TIMEOUT_S)
+        if problem is not None:
+            log.warning("%s", problem)
+        self._hooks = HookHost.load(disabled=config.hooks_disabled, options=config.hook_options)
+        cleanup.callback(self._hooks.close)
+        self._kernel = KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
+        cleanup.callback(self._kernel.close)
+        self._queue = PacketQueue(queue=config.queue)
+        cleanup.callback(self._queue.close)
+        self._filter = PacketFilter(config.role, queue=config.queue, port=config.port)
+        cleanup.callback(self._filter.close)
+        sender = TunnelSender(port=config.port)
+        cleanup.callback(sender.close)
+        self._routes = RouteSource() if config.role is Role.TERMINAL else None
+        if self._routes is not None:
+            cleanup.callback(self._routes.close)
+        self._charon = CharonCommands(config.vici)
+        cleanup.callback(self._charon.stop)
+
+        self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
+        self._core.remember(recall(records, config.role, self._clock(), time.time()))
+        keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
+        self._lister = Lister(self._charon, self._kernel.paths, self._core_event, self._clock)
+        world = World(
+            kernel=self._kernel,
+            verifier=EspVerifier(self._kernel),
+            filter=self._filter,
+            queue=self._queue,
+            sender=sender,
+            charon=self._charon,
+            hooks=self._hooks,
+            keeper=keeper,
+            clock=self._clock,
+            relist=self._lister.everything,
+            spawn=self._spawn,
+        )
+        self._performer = Performer(self._core, world, loop)
+        self._core_event = self._performer.dispatch
+        self._events = CharonEvents(config.vici, self._lister.heard, loop)
+        cleanup.callback(self._events.stop)
+
+    async def serve(self) -> None:
+        """Run until told to stop."""
+        self._filter.install()
+        notifier = Notifier.from_environment()
+        self._watch(self._queue.fileno(), self._on_packets)
+        self._watch(self._kernel.fileno(), self._kernel.process_events)
+        self._watch(self._filter.fileno(), self._on_filter_events)
+        if self._routes is not None:
+            self._watch(self._routes.fileno(), self._on_routes)
+            self._on_repository(self._routes.repository)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        control = ControlServer(self._config.control_socket, {"status": self._status})
+        async with control, asyncio.TaskGroup() as self._group:
+            self._spawn("list IKE_SAs", self._lister.run())
+            self._spawn("watchdog", notifier.watchdog())
+            self._charon.start()
+            self._events.start()
+            notifier.ready()
+            log.info("swanroam runs as %s", self._config.role)
+            await self._stop.wait()
+            notifier.stopping()
+            for task in tuple(self._tasks):
+                task.cancel()
+        self._performer.perform(tuple(Persist(tunnel.key) for tunnel in self._core.table))
+        self._performer.close()
+        self._filter.remove()
+        log.info("swanroam stopped; the tunnels are charon's")
+
+    def _on_packets(self) -> None:
+        for packet in self._queue.receive():
+            match packet:
+                case HeldEsp():
+                    self._performer.hold(packet.packet_id, packet.packet)
+                case TunnelMessage():
+                    self._on_message(packet)
+                case _:
+                    log.debug("a packet in the queue cannot be read: %s", packet)
+
+    def _on_message(self, packet: TunnelMessage) -> None:
+        try:
+            message = decode(packet.payload)
+        except WireError as error:
+            self._bad_messages += 1
+            level = logging.DEBUG if isinstance(error, Unsupported) or self._bad_messages > 1 else logging.WARNING
+            log.log(level, "message from %s ignored (%d so far): %s", packet.source, self._bad_messages, error)
+            return
+        gateway = self._config.role is Role.GATEWAY
+        inner, peer = (packet.source, packet.destination) if gateway else (packet.destination, packet.source)
+        self._performer.dispatch(MessageReceived(at_s=self._clock(), inner=inner, peer=peer, message=message))
+
+    def _on_routes(self) -> None:
+        if self._routes is not None and (repository := self._routes.process()) is not None:
+            self._on_repository(repository)
+
+    def _on_repository(self, repository: Repository) -> None:
+        """Add what configuration and hooks prefer, once for each address as it is, and let the core decide."""
+        known, self._preferences = self._preferences, {}
+        ranked = []
+        for address in repository.addresses:
+            preference = known.get(address)
+            if preference is None:
+                preference = self._config.preference_of(address.interface) + self._hooks.rank_path(address)
+            self._preferences[address] = preference
+            ranked.append(replace(address, preference=preference))
+        changed = RepositoryChanged(at_s=self._clock(), repository=replace(repository, addresses=tuple(ranked)))
+        self._performer.dispatch(changed)
+
+    def _on_filter_events(self) -> None:
+        if not self._filter.process_events():
+            log.warning("somebody removed swanroam's rules from the packet filter; installing them again")
+            self._repair_filter()
+
+    def _repair_filter(self) -> None:
+        try:
+            self._filter.install()
+        except KernelRefused as error:
+            log.warning("installing the rules failed: %s", error)
+            self._loop.call_later(FILTER_RETRY_S, self._repair_filter)
+
+    def _reload(self) -> None:
+        """Take over what can be changed while running; a configuration with errors changes nothing."""
+        try:
+            new = configuration.load(self._config_file)
+        except ConfigError as error:
+            log.error("configuration not reloaded: %s", error)
+            return
+        changes = configuration.diff(self._config, new)
+        if changes.restart:
+            log.warning("changed, but taken over only by a restart: %s", ", ".join(changes.restart))
+            new = replace(new, **{name: getattr(self._config, name) for name in changes.restart if name != "role"})
+            new = replace(new, settings=replace(new.settings, role=self._config.role))
+        self._config = new
+        logging.getLogger("swanroam").setLevel(new.log_level.upper())
+        self._performer.perform(self._core.reconfigure(new.settings))
+        self._preferences = {}
+        if self._routes is not None:
+            self._on_repository(self._routes.repository)
+        log.info("configuration reloaded: %s", ", ".join(changes.live) or "nothing new")
+
+    def _status(self) -> Status:
+        return report(
+            self._config.role,
+            self._core.table,
+            connected=self._lister.connected,
+            version=self._lister.version,
+            epoch_s=time.time() - self._clock(),
+        )
+
+    def _watch(self, descriptor: int, read: Callable[[], object]) -> None:
+        self._loop.add_reader(descriptor, read)
+
+    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
+        task = self._group.create_task(_guarded(name, work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _guarded(name: str, work: Coroutine[None, None, None]) -> None:
+    """One task's failure is a defect to be logged; the tunnels of the others are no part of it."""
+    try:
+        await work
+    except Exception:
+        log.exception("task %r failed", name)

@@ -1,0 +1,109 @@
+"""Keeps the core's view of charon true: lists IKE_SAs after events, on request, and when charon comes back.
+
+Events only say which IKE_SA to look at; what is believed is always a listing. Requests that come while a listing is
+under way are answered by the next one, so a burst of events costs two listings, not one each.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from swanroam.charon.protocols import CharonEvent, EventKind
+from swanroam.errors import CharonError, KernelRefused
+from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
+from swanroam.model.path import Path
+from swanroam.model.tunnel import IkeSa
+
+__all__ = ["Lister"]
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+
+
+class Listing(Protocol):
+    """The part of charon's commands that listing needs."""
+
+    async def version(self) -> str:
+        """charon's version."""
+
+    async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
+        """All IKE_SAs, or one."""
+
+
+class Lister:
+    """Turns charon's events into listings, and those into events of the core."""
+
+    def __init__(
+        self,
+        charon: Listing,
+        kernel_paths: Callable[[Iterable[int]], tuple[tuple[int, Path], ...]],
+        dispatch: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._charon = charon
+        self._kernel_paths = kernel_paths
+        self._dispatch = dispatch
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._all = False
+        self._some: set[int] = set()
+        self.connected = False
+        self.version = ""
+
+    def heard(self, event: CharonEvent) -> None:
+        """Take note of an event of charon."""
+        match event.kind:
+            case EventKind.CONNECTED:
+                self.connected = True
+                self.everything()
+            case EventKind.LOST:
+                self.connected = False
+                self._dispatch(CharonLost(at_s=event.at_s))
+            case _:
+                ids = {sa.unique_id for sa in (event.sa, event.former) if sa is not None}
+                if ids:
+                    self._some |= ids
+                    self._wake.set()
+                else:
+                    self.everything()
+
+    def everything(self) -> None:
+        """List all IKE_SAs soon."""
+        self._all = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """List whenever there is reason to, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            everything, self._all = self._all, False
+            some, self._some = self._some, set()
+            try:
+                if everything:
+                    if not self.version:
+                        self.version = await self._charon.version()
+                    self._report(await self._charon.list_sas(), complete=True)
+                else:
+                    for unique_id in sorted(some):
+                        sas = await self._charon.list_sas(unique_id)
+                        if sas:
+                            self._report(sas, complete=False)
+                        else:
+                            self._dispatch(IkeSaEnded(at_s=self._clock(), unique_id=unique_id))
+            except CharonError as error:
+                log.debug("listing IKE_SAs failed: %s", error)
+                self._all = True
+                if self.connected:
+                    asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+
+    def _report(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
+        spis = [child.spi_in for sa in sas for child in sa.children]
+        try:
+            paths = self._kernel_paths(spis) if spis else ()
+        except KernelRefused as error:
+            log.warning("reading the kernel's states failed: %s", error)
+            paths = ()
+        self._dispatch(IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths))

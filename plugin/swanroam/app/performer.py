@@ -1,0 +1,219 @@
+"""Carries out what the core wants done, and brings the results back to it as events.
+
+Kernel work is done at once, in the order of the effects: a netlink request is answered within the system call, and a
+packet is waiting. What has to wait for charon becomes a task of the daemon's; hooks and the disk have threads of their
+own.
+"""
+
+import asyncio
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from swanroam.app.ports import Charon, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
+from swanroam.core.step import Core
+from swanroam.errors import CharonError, KernelRefused
+from swanroam.model.effects import (
+    CapabilityChanged,
+    Effect,
+    Forget,
+    GiveVerdict,
+    InformCharon,
+    ListIkeSas,
+    MoveStates,
+    PacketRejected,
+    Persist,
+    Reestablish,
+    SendDummy,
+    SendMessage,
+    StartTimer,
+    StopTimer,
+    TunnelMoved,
+    Unwatch,
+    VerifyPacket,
+    Watch,
+)
+from swanroam.model.events import (
+    Event,
+    MoveFinished,
+    MoveRefused,
+    PacketHeld,
+    Reason,
+    TimerExpired,
+    TimerId,
+)
+from swanroam.model.tunnel import TunnelKey
+from swanroam.wire.control import encode
+from swanroam.wire.esp import EspPacket
+
+__all__ = ["Performer", "World"]
+
+log = logging.getLogger(__name__)
+
+SEND_RETRY_S: Final = 0.002
+SEND_RETRY_FOR_S: Final = 0.15
+TRANSIENT: Final = frozenset(
+    {errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAGAIN, errno.ENOBUFS}
+)
+"""While charon follows a move, its drop policy, the route and the virtual IP come and go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything effects act on."""
+
+    kernel: Kernel
+    verifier: Verifier
+    filter: Filter
+    queue: Queue
+    sender: Sender
+    charon: Charon
+    hooks: Hooks
+    keeper: Keeper
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    relist: Callable[[], None]
+    """Have all IKE_SAs listed soon."""
+    spawn: Callable[[str, Coroutine[None, None, None]], None]
+    """Run a task of this name in the daemon's task group."""
+
+
+class Performer:
+    """The core's hands. Everything is called in the event loop's thread."""
+
+    def __init__(self, core: Core, world: World, loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
+        self._world = world
+        self._loop = loop
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._packets: dict[int, EspPacket] = {}
+        self._timers: dict[TimerId, asyncio.TimerHandle] = {}
+
+    def dispatch(self, event: Event) -> None:
+        """Hand an event to the core and do what follows from it, and from that."""
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self.perform(self._core.step(self._events.popleft()))
+        finally:
+            self._busy = False
+
+    def hold(self, packet_id: int, packet: EspPacket) -> None:
+        """A packet waits in the queue for its verdict."""
+        self._packets[packet_id] = packet
+        self.dispatch(
+            PacketHeld(
+                at_s=self._world.clock(),
+                packet_id=packet_id,
+                source=packet.source,
+                destination=packet.destination,
+                spi=packet.spi,
+            )
+        )
+
+    def perform(self, effects: tuple[Effect, ...]) -> None:
+        """Do all of this, in this order. What the kernel refuses is logged, and does not keep the rest from being done."""
+        for effect in effects:
+            try:
+                self._perform(effect)
+            except KernelRefused as error:
+                log.warning("%s failed: %s", type(effect).__name__, error)
+
+    def close(self) -> None:
+        """Stop all timers and let all held packets go on."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for packet_id in tuple(self._packets):
+            self.perform((GiveVerdict(packet_id=packet_id),))
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case GiveVerdict(packet_id=packet_id, accept=accept):
+                self._packets.pop(packet_id, None)
+                self._world.queue.verdict(packet_id, accept)
+            case VerifyPacket(packet_id=packet_id):
+                verified = self._world.verifier.verify(packet_id, self._packets[packet_id], self._world.clock())
+                self._events.append(verified)
+            case MoveStates():
+                self._events.append(self._move(effect))
+            case InformCharon():
+                self._world.kernel.inform(effect.children, effect.old, effect.new)
+            case Watch():
+                self._world.filter.watch(effect)
+            case Unwatch(key=key):
+                self._world.filter.unwatch(key)
+            case SendMessage(source=source, destination=destination, message=message):
+                data = encode(message)
+                self._send(lambda: self._world.sender.send(source, destination, data), effect.key)
+            case SendDummy(source=source, destination=destination):
+                self._send(lambda: self._world.sender.dummy(source, destination), effect.key)
+            case StartTimer(timer=timer, delay_s=delay_s):
+                self._stop(timer)
+                self._timers[timer] = self._loop.call_later(delay_s, self._expire, timer)
+            case StopTimer(timer=timer):
+                self._stop(timer)
+            case Reestablish():
+                self._world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
+            case ListIkeSas():
+                self._world.relist()
+            case Persist(key=key):
+                self._world.keeper.persist(key)
+            case Forget(key=key):
+                self._world.keeper.forget(key)
+            case TunnelMoved() | CapabilityChanged() | PacketRejected():
+                self._world.hooks.announce(effect)
+            case _:
+                assert_never(effect)
+
+    def _move(self, effect: MoveStates) -> MoveFinished | MoveRefused:
+        began_s = self._world.clock()
+        veto = self._world.hooks.veto_move(effect.key, effect.old, effect.new)
+        reason, detail = Reason.VETOED, veto or ""
+        if veto is None:
+            try:
+                self._world.kernel.move(effect.children, effect.old, effect.new)
+            except KernelRefused as error:
+                reason, detail = Reason.KERNEL_REFUSED, str(error)
+            else:
+                now_s = self._world.clock()
+                return MoveFinished(
+                    at_s=now_s, key=effect.key, old=effect.old, new=effect.new, duration_s=now_s - began_s
+                )
+        return MoveRefused(
+            at_s=self._world.clock(), key=effect.key, old=effect.old, new=effect.new, reason=reason, detail=detail
+        )
+
+    def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
+        try:
+            send()
+        except KernelRefused as error:
+            if error.code in TRANSIENT and waited_s < SEND_RETRY_FOR_S:
+                self._loop.call_later(SEND_RETRY_S, self._send, send, key, waited_s + SEND_RETRY_S)
+            else:
+                log.info("%s: sending through the tunnel failed: %s", key, error)
+
+    def _stop(self, timer: TimerId) -> None:
+        handle = self._timers.pop(timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _expire(self, timer: TimerId) -> None:
+        del self._timers[timer]
+        self.dispatch(TimerExpired(at_s=self._world.clock(), timer=timer))
+
+    async def _reestablish(self, effect: Reestablish) -> None:
+        log.warning("%s: nobody answers on it; asking charon to build %s anew", effect.key, effect.connection)
+        try:
+            for unique_id in effect.unique_ids:
+                await self._world.charon.terminate(unique_id, force=True)
+            await self._world.charon.initiate(effect.child, effect.connection)
+        except CharonError as error:
+            log.warning("%s: building it anew failed: %s", effect.key, error)

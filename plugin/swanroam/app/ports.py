@@ -1,0 +1,95 @@
+"""What the performer needs of the world, as small protocols: the real adapters and the fakes of the tests fit them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from swanroam.model.effects import Announcement, Watch
+from swanroam.model.events import PacketVerified
+from swanroam.model.path import IPAddress, Path
+from swanroam.model.tunnel import ChildSa, IkeSa, TunnelKey
+from swanroam.wire.esp import EspPacket
+
+__all__ = ["Charon", "Filter", "Hooks", "Kernel", "Keeper", "Queue", "Sender", "Verifier"]
+
+
+class Kernel(Protocol):
+    """The kernel's states and policies. Methods raise KernelRefused."""
+
+    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+        """(inbound SPI, path) of the states that exist."""
+
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move states and all policies but those of `inform`."""
+
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move the policies left, so that charon hears of it."""
+
+
+class Verifier(Protocol):
+    """Checks held packets with the keys of the kernel's states."""
+
+    def verify(self, packet_id: int, packet: EspPacket, at_s: float) -> PacketVerified:
+        """Whether the packet is authentic and new, and what is in it."""
+
+
+class Filter(Protocol):
+    """The packet filter. Methods raise KernelRefused."""
+
+    def watch(self, watch: Watch) -> None:
+        """Let a tunnel's packets through as said, hold others."""
+
+    def unwatch(self, key: TunnelKey) -> None:
+        """Forget a tunnel."""
+
+
+class Queue(Protocol):
+    """Where held packets wait."""
+
+    def verdict(self, packet_id: int, accept: bool) -> None:  # noqa: FBT001 - the kernel's own vocabulary
+        """Let a packet go on, or drop it."""
+
+
+class Sender(Protocol):
+    """Sends through tunnels. Methods raise KernelRefused."""
+
+    def send(self, source: IPAddress, destination: IPAddress, payload: bytes) -> None:
+        """Send one datagram to the other daemon."""
+
+    def dummy(self, source: IPAddress, destination: IPAddress) -> None:
+        """Send one ICMP packet that says nothing but where it comes from."""
+
+
+class Charon(Protocol):
+    """charon's commands. Methods raise CharonGone or CharonRefused."""
+
+    async def version(self) -> str:
+        """charon's version."""
+
+    async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
+        """All IKE_SAs, or one."""
+
+    async def terminate(self, ike_id: int, *, force: bool = False) -> None:
+        """End an IKE_SA without waiting for the other end."""
+
+    async def initiate(self, child: str, ike: str) -> None:
+        """Build a CHILD_SA, with its IKE_SA."""
+
+
+class Hooks(Protocol):
+    """Hook implementations, isolated from each other and from us."""
+
+    def veto_move(self, key: TunnelKey, old: Path, new: Path) -> str | None:
+        """Why somebody does not want this move."""
+
+    def announce(self, announcement: Announcement) -> None:
+        """Let everybody know, without waiting for them."""
+
+
+class Keeper(Protocol):
+    """Writes what is known of tunnels to the store, without waiting for the disk."""
+
+    def persist(self, key: TunnelKey) -> None:
+        """Write one tunnel."""
+
+    def forget(self, key: TunnelKey) -> None:
+        """Remove one tunnel."""

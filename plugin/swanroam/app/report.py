@@ -1,0 +1,62 @@
+"""The table as `swanroam status` shows it."""
+
+from datetime import UTC, datetime
+
+from swanroam.app.status import ChildStatus, MoveStatus, Status, TunnelStatus
+from swanroam.core.table import Table
+from swanroam.core.tunnel import LastMove, Tunnel
+from swanroam.model.tunnel import Role
+
+__all__ = ["report"]
+
+
+def report(role: Role, table: Table, *, connected: bool, version: str, epoch_s: float) -> Status:
+    """The status of a daemon; `epoch_s` is what the monotonic clock has to be added to for the time of day."""
+    tunnels = sorted(table, key=lambda tunnel: (tunnel.key.name, [int(address) for address in tunnel.key.inner]))
+    return {
+        "role": role.value,
+        "charon": {"version": version, "connected": connected},
+        "tunnels": [_tunnel(tunnel, epoch_s) for tunnel in tunnels],
+    }
+
+
+def _tunnel(tunnel: Tunnel, epoch_s: float) -> TunnelStatus:
+    sa = tunnel.sas[0]
+    path = tunnel.path
+    return {
+        "name": tunnel.key.name,
+        "inner": [str(address) for address in tunnel.key.inner],
+        "local": {"address": str(path.local.address), "port": path.local.port},
+        "remote": {"address": str(path.remote.address), "port": path.remote.port},
+        "encap": path.encap,
+        "mobike": sa.mobike,
+        "ike_version": sa.version,
+        "nat": tunnel.nat.value,
+        "capability": tunnel.capability.value,
+        "children": [_child(child.name, child.spi_in, child.spi_out, child.reqid) for child in tunnel.children],
+        "moves": tunnel.moves,
+        "last_move": _move(tunnel.last_move, epoch_s) if tunnel.last_move else None,
+        "rejected": {reason.value: count for reason, count in sorted(tunnel.rejected.items())},
+    }
+
+
+def _child(name: str, spi_in: int, spi_out: int, reqid: int) -> ChildStatus:
+    return {"name": name, "spi_in": f"{spi_in:08x}", "spi_out": f"{spi_out:08x}", "reqid": reqid}
+
+
+def _move(move: LastMove, epoch_s: float) -> MoveStatus:
+    return {
+        "at": datetime.fromtimestamp(move.at_s + epoch_s, UTC).isoformat(timespec="milliseconds"),
+        "from": _address(move, new=False),
+        "to": _address(move, new=True),
+        "trigger": move.trigger.value,
+        "duration_ms": round(move.duration_s * 1000, 3),
+        "validated": move.validated,
+    }
+
+
+def _address(move: LastMove, *, new: bool) -> str:
+    """The address of the end that moved."""
+    path = move.new if new else move.old
+    same_local = move.new.local == move.old.local
+    return str(path.remote.address if same_local else path.local.address)
