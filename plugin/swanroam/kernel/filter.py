@@ -1,0 +1,269 @@
+"""The packet filter: a table of nftables of its own, whose sets follow the tunnels over netlink.
+
+Rules are installed with one run of the nft program, off the critical path. After that a tunnel's change is one netlink
+transaction of its set elements.
+"""
+
+import errno
+import itertools
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Self
+
+from swanroam.errors import KernelRefused, WireError
+from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.model.effects import Watch
+from swanroam.model.path import IPAddress
+from swanroam.model.tunnel import Role, TunnelKey
+from swanroam.wire.netlink import NLMSG_ERROR
+from swanroam.wire.nftables import (
+    NFNLGRP_NFTABLES,
+    Change,
+    Element,
+    ElementChange,
+    Transaction,
+    counter_query,
+    name_of_table,
+    pack_delete_table,
+    pack_transactions,
+    set_key,
+    unpack_counter,
+)
+from swanroam.wire.ruleset import COUNTERS, ruleset
+
+__all__ = ["PacketFilter"]
+
+NETLINK_NETFILTER: Final = 12
+NFT_TIMEOUT_S: Final = 30.0
+LEAVING_MS: Final = 5000
+"""How long packets of a left path may still be under way; the far side of reordering seen on mobile networks."""
+REMOVALS: Final = frozenset((Change.DELTABLE, Change.DELCHAIN, Change.DELRULE, Change.DELSET, Change.DELOBJ))
+# Known sources come before what is held, so that no packet of a known source is held meanwhile.
+SET_ORDER: Final = ("leaving", "leaving6", "known", "known6", "bound", "bound6", "roaming")
+
+
+class PacketFilter:
+    """The table `inet TABLE`, and what of it is wanted for each watched tunnel.
+
+    `fileno` is readable when nftables changed; `process_events` then tells whether the table is still whole, and
+    `resync` repairs it. Methods raise KernelRefused; what was wanted is kept then, and `present` is false.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        table: str = "swanroam",
+        queue: int = 4555,
+        port: int = 4555,
+        leaving_ms: int = LEAVING_MS,
+        program: str = "nft",
+    ) -> None:
+        self._role, self._table, self._queue, self._port = role, table, queue, port
+        self._leaving_ms, self._program = leaving_ms, program
+        self._sequence = itertools.count(1)
+        self._watched: dict[TunnelKey, frozenset[Element]] = {}
+        self._leaving: dict[TunnelKey, frozenset[Element]] = {}
+        # Two keys may want the same element while one tunnel takes over from another.
+        self._users: Counter[Element] = Counter()
+        self._installed = False
+        self._whole = False
+        self._requests = NetlinkSocket(NETLINK_NETFILTER)
+        try:
+            self._events = NetlinkSocket(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+        except KernelRefused:
+            self._requests.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets; the table stays."""
+        self._events.close()
+        self._requests.close()
+
+    def fileno(self) -> int:
+        """The file descriptor of the change events."""
+        return self._events.fileno()
+
+    @property
+    def present(self) -> bool:
+        """Whether the table is whole, as far as the events that were processed tell."""
+        return self._whole
+
+    def install(self) -> None:
+        """Install the rules, replacing a left-over table of the same name, and the elements of watched tunnels."""
+        self._whole = False
+        self._run_nft(ruleset(self._role, table=self._table, queue=self._queue, port=self._port))
+        self._drain_events()  # those of our own installation, and of what it replaced
+        self._installed = self._whole = True
+        wanted = [ElementChange(element, add=True) for element in self._users]
+        leaving = frozenset().union(*self._leaving.values())
+        wanted += [ElementChange(element, add=True, timeout_ms=self._leaving_ms) for element in leaving]
+        try:
+            self._apply(wanted)
+        except KernelRefused:
+            self._whole = False
+            raise
+
+    resync = install
+
+    def remove(self) -> None:
+        """Remove the table with all that is in it; no error when it is gone already."""
+        self._installed = self._whole = False
+        try:
+            self._commit(pack_delete_table(self._table, self._next_sequence(3)))
+        except KernelRefused as refused:
+            if refused.code != errno.ENOENT:
+                raise
+
+    def watch(self, watch: Watch) -> None:
+        """Have the table hold what `watch` says of its tunnel, in one transaction."""
+        leaving = frozenset(self._pairs("leaving", watch.leaving, watch.spis)) if self._holds else frozenset()
+        self._replace(watch.key, frozenset(self._elements(watch)), leaving)
+
+    def unwatch(self, key: TunnelKey) -> None:
+        """Forget a tunnel; one that is not watched is no error."""
+        self._replace(key, frozenset(), frozenset())
+
+    def process_events(self) -> bool:
+        """Read the change events that wait, and say whether the table is still whole."""
+        try:
+            self._read_events()
+        except KernelRefused:
+            self._whole = False  # events were lost: anything may have happened
+        return self._whole
+
+    def counters(self) -> dict[str, int]:
+        """Packets counted by the rules, by the names in swanroam.wire.ruleset.COUNTERS."""
+        counts = {}
+        for name in COUNTERS:
+            answers = self._requests.request(f"nft counter {name}", Change.GETOBJ, counter_query(self._table, name))
+            try:
+                counts[name] = sum(unpack_counter(answer) for answer in answers)
+            except WireError as error:
+                raise KernelRefused(f"nft counter {name} ({error})", errno.EBADMSG) from error
+        return counts
+
+    @property
+    def _holds(self) -> bool:
+        return self._role is Role.GATEWAY
+
+    def _elements(self, watch: Watch) -> Iterable[Element]:
+        for spi in watch.spis:
+            for inner in watch.inner:
+                yield Element("bound" if inner.version == 4 else "bound6", set_key(spi, inner))
+            if self._holds:
+                yield Element("roaming", set_key(spi))
+        if self._holds:
+            yield from self._pairs("known", watch.sources, watch.spis)
+
+    @staticmethod
+    def _pairs(name: str, sources: Iterable[IPAddress], spis: Iterable[int]) -> Iterable[Element]:
+        for source, spi in itertools.product(sources, spis):
+            yield Element(name if source.version == 4 else f"{name}6", set_key(source, spi))
+
+    def _replace(self, key: TunnelKey, wanted: frozenset[Element], leaving: frozenset[Element]) -> None:
+        had = self._watched.pop(key, frozenset())
+        new = [element for element in wanted - had if not self._users[element]]
+        self._users.update(wanted)
+        self._users.subtract(had)
+        gone = [element for element in had - wanted if not self._users[element]]
+        for element in had - wanted:
+            if not self._users[element]:
+                del self._users[element]
+        # The kernel takes leaving elements out by itself; one that is there already keeps its time.
+        left = leaving - self._leaving.pop(key, frozenset())
+        if wanted:
+            self._watched[key], self._leaving[key] = wanted, leaving
+        if not self._installed:
+            return
+        changes = [ElementChange(element, add=True) for element in new]
+        changes += [ElementChange(element, add=True, timeout_ms=self._leaving_ms) for element in left]
+        changes += [ElementChange(element, add=False) for element in gone]
+        try:
+            self._apply(changes)
+        except KernelRefused as refused:
+            self._whole = False
+            # The table, a set or an element is not there: somebody changed it behind our back.
+            if refused.code != errno.ENOENT:
+                raise
+            self.resync()
+
+    def _apply(self, changes: list[ElementChange]) -> None:
+        changes.sort(key=lambda change: (not change.add, SET_ORDER.index(change.element.set_name)))
+        for transaction in pack_transactions(self._table, changes, self._next_sequence(2 + len(changes))):
+            self._commit(transaction)
+
+    def _next_sequence(self, count: int) -> int:
+        sequence = next(self._sequence)
+        self._sequence = itertools.count((sequence + count) & 0x7FFFFFFF)
+        return sequence
+
+    def _commit(self, transaction: Transaction) -> None:
+        operation = f"nft transaction on table {self._table}"
+        self._requests.send(operation, transaction.data)
+        failure = 0
+        while True:
+            for message in self._requests.receive(operation):
+                if message.type != NLMSG_ERROR or not transaction.first <= message.sequence <= transaction.last:
+                    continue
+                failure = failure or message.error
+                # An error about the begin message is about the transaction as a whole, and ends it.
+                if message.sequence in (transaction.first, transaction.last):
+                    if failure:
+                        raise KernelRefused(operation, failure)
+                    return
+
+    def _read_events(self) -> None:
+        while messages := self._events.receive("nft events", block=False):
+            for message in messages:
+                foreign = message.type in REMOVALS or (
+                    message.type == Change.DELSETELEM and message.port != self._requests.own_port()
+                )
+                if foreign and name_of_table(message) == self._table:
+                    self._whole = False
+
+    def _drain_events(self) -> None:
+        drained = False
+        while not drained:
+            try:
+                drained = not self._events.receive("nft events", block=False)
+            except KernelRefused as refused:
+                if refused.code != errno.ENOBUFS:
+                    raise
+
+    def _run_nft(self, rules: str) -> None:
+        operation = f"{self._program} -f - (table {self._table})"
+        try:
+            done = subprocess.run(  # noqa: S603 - the program comes from the caller, never from outside
+                [self._program, "-f", "-"],
+                input=rules,
+                capture_output=True,
+                text=True,
+                timeout=NFT_TIMEOUT_S,
+                check=False,
+            )
+        except OSError as error:
+            raise KernelRefused(operation, error.errno or errno.EIO) from error
+        except subprocess.TimeoutExpired as error:
+            raise KernelRefused(operation, errno.ETIMEDOUT) from error
+        if done.returncode != 0:
+            raise KernelRefused(f"{operation}: {done.stderr.strip()[:500]}", _errno_in(done.stderr))
+
+
+def _errno_in(complaint: str) -> int:
+    """The errno behind nft's "Could not process rule: TEXT", EINVAL for complaints of its own."""
+    if found := re.search(r"Could not process rule: ([^\n;]+)", complaint):
+        for code in errno.errorcode:
+            if os.strerror(code) == found[1].strip():
+                return code
+    return errno.EINVAL

@@ -1,0 +1,170 @@
+"""NFQUEUE: the packets that the packet filter gives to the daemon, and its verdicts."""
+
+import contextlib
+import errno
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from swanroam.errors import KernelRefused, WireError
+from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.model.path import IPAddress
+from swanroam.wire.esp import EspPacket, parse_esp
+from swanroam.wire.inner import parse_udp
+from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
+from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet
+from swanroam.wire.ruleset import messages_queue
+
+__all__ = ["HeldEsp", "PacketQueue", "QueueCounters", "TunnelMessage", "Unreadable"]
+
+NETLINK_NETFILTER: Final = 12
+MAX_HELD: Final = 1024
+DATAGRAMS_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEsp:
+    """An ESP packet that waits for `PacketQueue.verdict`."""
+
+    packet_id: int
+    packet: EspPacket
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelMessage:
+    """An in-tunnel message, taken out of the traffic; its inner address is bound to the SPI that it came by."""
+
+    source: IPAddress
+    destination: IPAddress
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A packet that was not what its queue is for: ESP was let go on to the kernel, a message was dropped."""
+
+    problem: WireError
+
+
+@dataclass(slots=True)
+class QueueCounters:
+    """What went wrong since the queue was opened; for metrics."""
+
+    overflows: int = 0
+    """Times that the socket's buffer was full: ESP went on unseen, messages were lost."""
+    unreadable: int = 0
+    refused_verdicts: int = 0
+    """Verdicts that the kernel had no packet for."""
+
+
+class PacketQueue:
+    """The two queues of the packet filter, on one non-blocking socket.
+
+    ESP that does not fit into its queue goes on to the kernel, which judges it as any other. On close all packets that
+    are still held are let go. Raises KernelRefused: EBUSY when another process has a queue.
+    """
+
+    def __init__(self, *, queue: int = 4555, max_held: int = MAX_HELD) -> None:
+        self._held_queue, self._message_queue = queue, messages_queue(queue)
+        self._held: set[int] = set()
+        self._early: deque[NetlinkMessage] = deque()
+        self.counters = QueueCounters()
+        self._socket = NetlinkSocket(NETLINK_NETFILTER)
+        try:
+            self._bind(max_held)
+        except KernelRefused:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The file descriptor, readable when packets wait."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let all held packets go on, and close the socket."""
+        if self._held:
+            verdicts = b"".join(pack_verdict(self._held_queue, number, accept=True) for number in sorted(self._held))
+            self._held.clear()
+            # The kernel drops what is left when the socket closes, so an error here has no remedy.
+            with contextlib.suppress(KernelRefused):
+                self._socket.send("last verdicts", verdicts)
+        self._socket.close()
+
+    def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[HeldEsp | TunnelMessage | Unreadable]:
+        """The packets that wait, at most about `limit`; an empty list when there is none. Never blocks."""
+        found: list[HeldEsp | TunnelMessage | Unreadable] = []
+        verdicts: list[bytes] = []
+        for _ in range(limit):
+            messages = self._next_messages()
+            if not messages:
+                break
+            for message in messages:
+                if message.type == NFQNL_MSG_PACKET:
+                    found.append(self._take(message, verdicts))
+                elif message.type == NLMSG_ERROR and message.error:
+                    self.counters.refused_verdicts += 1
+        if verdicts:
+            self._socket.send("verdicts", b"".join(verdicts))
+        return found
+
+    def verdict(self, packet_id: int, *, accept: bool) -> None:
+        """Let a held packet go on, or drop it; one that has its verdict already is no error."""
+        if packet_id in self._held:
+            self._held.discard(packet_id)
+            self._socket.send("verdict", pack_verdict(self._held_queue, packet_id, accept=accept))
+
+    def _bind(self, max_held: int) -> None:
+        # Both in one datagram: packets may come between the acknowledgements, and must not be lost.
+        self._socket.send(
+            "bind queues",
+            pack_bind(self._held_queue, 1, max_held=max_held, fail_open=True)
+            + pack_bind(self._message_queue, 2, max_held=max_held, fail_open=False),
+        )
+        acknowledged = 0
+        while acknowledged < 2:
+            for message in self._socket.receive("bind queues"):
+                if message.type != NLMSG_ERROR:
+                    self._early.append(message)
+                    continue
+                if message.error:
+                    number = self._held_queue if message.sequence == 1 else self._message_queue
+                    raise KernelRefused(f"bind queue {number}", message.error)
+                acknowledged += 1
+
+    def _next_messages(self) -> list[NetlinkMessage]:
+        if self._early:
+            early = list(self._early)
+            self._early.clear()
+            return early
+        try:
+            return self._socket.receive("queues", block=False)
+        except KernelRefused as refused:
+            if refused.code != errno.ENOBUFS:
+                raise
+            self.counters.overflows += 1
+            # The error stands for packets that are gone; those that fitted are still to be read.
+            return self._socket.receive("queues", block=False)
+
+    def _take(self, message: NetlinkMessage, verdicts: list[bytes]) -> HeldEsp | TunnelMessage | Unreadable:
+        queued: QueuedPacket | None = None
+        try:
+            queued = unpack_packet(message)
+            if queued.queue == self._held_queue:
+                held = HeldEsp(queued.packet_id, parse_esp(queued.payload))
+                self._held.add(held.packet_id)
+                return held
+            verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=False))
+            udp = parse_udp(queued.payload)
+            return TunnelMessage(udp.source, udp.destination, udp.payload)
+        except WireError as error:
+            self.counters.unreadable += 1
+            if queued is not None and queued.queue == self._held_queue:
+                verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=True))
+            return Unreadable(error)
