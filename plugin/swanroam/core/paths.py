@@ -82,7 +82,7 @@ def _of_interface(route: Route, usable: list[LocalAddress], remote: IPAddress) -
     """The addresses of a route's interface, and its preferred source wherever that is, the kernel's choice first.
 
     IPv4 (Linux devinet.c, inet_select_addr): the preferred source, else the first address whose subnet holds the
-    gateway, else the first. IPv6 (RFC 6724 section 5, rule 8): the address that shares the longest prefix with `remote`.
+    gateway, else the first. IPv6 (RFC 6724 section 5, rule 8): the address with the longest prefix in common.
     """
     own = [address for address in usable if address.interface == route.interface]
     named = [address for address in usable if address.address == route.preferred_source][:1]
