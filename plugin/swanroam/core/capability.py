@@ -61,6 +61,8 @@ def initial(sa: IkeSa, settings: Settings) -> tuple[Capability, str]:
 
 def send_hello(tunnel: Tunnel, nonce: bytes, port: int) -> Step:
     """Send the next HELLO; after the last one the tunnel is without the capability, unless it was known to have it."""
+    if tunnel.capability not in (Capability.PENDING, Capability.NEGOTIATED):
+        return tunnel, ()  # the settings changed while the timer ran
     delays = HELLO_DELAYS_S[tunnel.role]
     if tunnel.hello_attempt >= len(delays):
         if tunnel.capability is not Capability.PENDING:
@@ -87,6 +89,9 @@ def answer_hello(tunnel: Tunnel, hello: Hello, own: IPAddress, peer: IPAddress, 
         answer = Refuse(nonce=hello.nonce, reason=refusal)
         return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
     ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES)
+    if tunnel.role is Role.GATEWAY:
+        # A terminal that says HELLO may have been restarted and count its moves from the start.
+        tunnel = replace(tunnel, update_sequence=0)
     tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO")
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
 

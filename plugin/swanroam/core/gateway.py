@@ -83,6 +83,9 @@ def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
 
 def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified) -> Step:
     """Follow the terminal to where this packet came from, or leave the packet to the kernel."""
+    if held.source == tunnel.path.remote.address or held.source in tunnel.leaving:
+        # Another packet moved the tunnel while this one was verified.
+        return tunnel, (GiveVerdict(packet_id=held.packet_id),)
     if reason := judge(tunnel, held.spi, held.source, event):
         return _refuse(tunnel, held.packet_id, held.source, reason)
     new = Path(local=tunnel.path.local, remote=Endpoint(held.source, tunnel.path.remote.port))
@@ -95,7 +98,8 @@ def on_move_finished(
 ) -> Step:
     """The kernel moved the tunnel to where `packet_id` came from, or, without one, back to the validated path."""
     trigger = Trigger.REVERT if packet_id is None else Trigger.PACKET
-    last_validated = tunnel.validated_path or event.old
+    validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
+    last_validated = validated or event.old
     tunnel = replace(
         tunnel.moved(event.at_s, event.new, trigger, event.duration_s), leaving=(event.old.remote.address,)
     )
@@ -126,7 +130,8 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, packet_id: int | None) -
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.remote.address, detail=event.detail)
     if packet_id is None:
-        return tunnel, (told,)
+        # The return was refused: whatever the path is now, there is none left to wait for.
+        return replace(advance(tunnel, Signal.RETURNED), validated_path=None), (told,)
     return tunnel, (GiveVerdict(packet_id=packet_id), told)
 
 
@@ -134,6 +139,11 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -
     """Acknowledge with the address that the packets came from. What the terminal claims only tells of a NAT."""
     if update.sequence < tunnel.update_sequence:
         return tunnel, ()
+    if update.claimed.address in tunnel.leaving:
+        # It is back where it just came from. Packets from there are let through unseen, so nothing can move the tunnel
+        # until they are held again; the acknowledgement, which would go elsewhere, is left to the next UPDATE.
+        tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
+        return tunnel, (watch(tunnel),)
     translated = update.claimed.address != tunnel.path.remote.address
     tunnel = replace(tunnel, update_sequence=update.sequence, nat=Nat.REMOTE if translated else Nat.NONE)
     ack = UpdateAck(sequence=update.sequence, observed=tunnel.path.remote)

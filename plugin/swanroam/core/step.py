@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from swanroam.core import capability, gateway, terminal
-from swanroam.core.settings import Settings
+from swanroam.core.flights import Flights
+from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
-from swanroam.core.tunnel import Phase, Tunnel, inner_addresses
+from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
     CapabilityChanged,
     Effect,
@@ -50,6 +51,8 @@ from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
 __all__ = ["Core"]
 
 REESTABLISH_DELAYS_S: Final = (10.0, 20.0, 40.0, 60.0)
+VALIDATION_AFTER_MOVE_S: Final = 0.1
+"""A deadline that passes while the tunnel is being moved is looked at again after this."""
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -65,8 +68,8 @@ class Core:
         self.repository: Repository | None = None
         self._nonce = nonce
         self._port = port
-        self._held: dict[int, PacketHeld] = {}
-        self._moving: dict[TunnelKey, int] = {}
+        self._flights = Flights()
+        self._refused: set[TunnelKey] = set()
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovering: dict[TunnelKey, tuple[Reestablish, int]] = {}
 
@@ -85,7 +88,8 @@ class Core:
                 return ()
             case RepositoryChanged():
                 self.repository = event.repository
-                return tuple(effect for tunnel in self.table for effect in self._consider(tunnel))
+                self._refused.clear()
+                return tuple(effect for tunnel in self.table for effect in self._consider(tunnel.key))
             case PacketHeld():
                 return self._on_held(event)
             case PacketVerified():
@@ -144,7 +148,8 @@ class Core:
         left = tuple(sa for sa in tunnel.sas if sa.unique_id != event.unique_id)
         if not left:
             return self._end(tunnel)
-        return self._keep(replace(tunnel, sas=left), (gateway.watch(replace(tunnel, sas=left)),))
+        tunnel = replace(tunnel, sas=left)
+        return self._apply((tunnel, (gateway.watch(tunnel),))) if tunnel.spis else self._end(tunnel)
 
     def _refresh(
         self, key: TunnelKey, sas: tuple[IkeSa, ...], paths: dict[int, Path], event: IkeSasListed
@@ -164,11 +169,16 @@ class Core:
                 began = replace(fresh, path=kernel_path or fresh.path)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
-                return (*self._recovered(key), *self._begin(began))
+                return (*self._abandon(key), *self._recovered(key), *self._begin(began))
+        if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
+            kernel_path = None  # read before the move that is under way or done by now
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
         newly = key not in self.table
         effects: list[Effect] = [gateway.watch(tunnel), Persist(key)]
+        if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
+            tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
+            effects += self._recovered(key)
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
             told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
@@ -176,7 +186,7 @@ class Core:
         self.table.put(tunnel)
         if newly:
             effects += self._greet(tunnel)
-        effects += self._consider(tunnel)
+        effects += self._consider(key)
         return tuple(effects)
 
     def _recall(self, fresh: Tunnel) -> Tunnel | None:
@@ -197,7 +207,7 @@ class Core:
         effects: list[Effect] = [gateway.watch(tunnel), Persist(tunnel.key)]
         if agreed is not Capability.PENDING:
             effects.append(CapabilityChanged(key=tunnel.key, capability=agreed, detail=detail))
-        return (*effects, *self._greet(tunnel), *self._consider(tunnel))
+        return (*effects, *self._greet(tunnel), *self._consider(tunnel.key))
 
     def _greet(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Offer the capability: the terminal always does, also to confirm; the gateway where it does not know."""
@@ -209,10 +219,15 @@ class Core:
 
     def _end(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         self.table.remove(tunnel.key)
-        self._moving.pop(tunnel.key, None)
+        verdicts = self._abandon(tunnel.key)
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
-        return (*stops, Unwatch(tunnel.key), Forget(tunnel.key))
+        return (*verdicts, *stops, Unwatch(tunnel.key), Forget(tunnel.key))
+
+    def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
+        """What was under way for a tunnel that is no more, or no more the same."""
+        self._refused.discard(key)
+        return self._flights.abandon(key)
 
     def _recovered(self, key: TunnelKey) -> tuple[Effect, ...]:
         done = [other for other in self._recovering if other.name == key.name]
@@ -224,56 +239,60 @@ class Core:
 
     def _on_held(self, event: PacketHeld) -> tuple[Effect, ...]:
         tunnel = self.table.by_spi(event.spi)
-        if tunnel is None or not tunnel.guarded:
+        if tunnel is None or tunnel.role is Role.TERMINAL:
             return (
                 GiveVerdict(packet_id=event.packet_id),
                 PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=f"SPI {event.spi:08x}"),
             )
-        self._held[event.packet_id] = event
-        effects = self._apply(gateway.on_held(tunnel, event))
-        return self._released(effects)
+        self._flights.held[event.packet_id] = event
+        return self._apply(gateway.on_held(tunnel, event))
 
     def _on_verified(self, event: PacketVerified) -> tuple[Effect, ...]:
-        held = self._held.get(event.packet_id)
+        held = self._flights.held.get(event.packet_id)
         tunnel = self.table.by_spi(held.spi) if held else None
         if held is None or tunnel is None:
-            self._held.pop(event.packet_id, None)
+            self._flights.held.pop(event.packet_id, None)
             return (GiveVerdict(packet_id=event.packet_id),)
-        self._moving[tunnel.key] = event.packet_id
-        return self._released(self._apply(gateway.on_verified(tunnel, held, event)))
+        if tunnel.key in self._flights:
+            self._flights.wait(tunnel.key, event)
+            return ()
+        return self._apply(gateway.on_verified(tunnel, held, event), event.packet_id)
 
     def _on_move_finished(self, event: MoveFinished) -> tuple[Effect, ...]:
-        packet_id = self._moving.pop(event.key, None)
+        flight = self._flights.finish(event.key, event.new)
         tunnel = self.table.get(event.key)
-        if tunnel is None:
-            return self._released((GiveVerdict(packet_id=packet_id),) if packet_id is not None else ())
+        if flight is None or tunnel is None:
+            return (ListIkeSas(),)
         if self.settings.role is Role.TERMINAL:
-            return self._apply(terminal.on_move_finished(tunnel, event, self._port))
+            moved = self._apply(terminal.on_move_finished(tunnel, event, self._port))
+            return (*moved, *self._consider(event.key))
         validate = self.settings.of(tunnel.key.name).path_validation
-        moved = gateway.on_move_finished(tunnel, event, packet_id, self._nonce(), self._port, validate=validate)
-        return self._released(self._apply(moved))
+        step = gateway.on_move_finished(tunnel, event, flight.packet_id, self._nonce(), self._port, validate=validate)
+        return (*self._apply(step), *self._judge(flight.waiting))
 
     def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
-        packet_id = self._moving.pop(event.key, None)
+        flight = self._flights.finish(event.key, event.new)
         tunnel = self.table.get(event.key)
-        if tunnel is None:
-            return self._released((GiveVerdict(packet_id=packet_id),) if packet_id is not None else ())
+        # A veto is no sign that anything differs from what is known; all other refusals are.
+        look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (ListIkeSas(),)
+        if flight is None or tunnel is None:
+            return look
         if self.settings.role is Role.TERMINAL:
-            return (*self._apply(terminal.on_move_refused(tunnel, event)), ListIkeSas())
-        return (*self._released(self._apply(gateway.on_move_refused(tunnel, event, packet_id))), ListIkeSas())
+            self._refused.add(event.key)
+            return (*self._apply(terminal.on_move_refused(tunnel, event)), *look)
+        stays = self._apply(gateway.on_move_refused(tunnel, event, flight.packet_id))
+        return (*stays, *self._judge(flight.waiting), *look)
 
-    def _released(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
-        """The same effects; packets that get their verdict with them are no longer held."""
-        for effect in effects:
-            if isinstance(effect, GiveVerdict):
-                held = self._held.pop(effect.packet_id, None)
-                tunnel = self.table.by_spi(held.spi) if held else None
-                if tunnel is not None and self._moving.get(tunnel.key) == effect.packet_id:
-                    del self._moving[tunnel.key]
-        return effects
+    def _judge(self, waiting: Iterable[PacketVerified]) -> tuple[Effect, ...]:
+        """The packets that waited for a move, by what is true after it."""
+        return tuple(effect for packet in waiting for effect in self._on_verified(packet))
 
-    def _consider(self, tunnel: Tunnel) -> tuple[Effect, ...]:
-        if self.settings.role is not Role.TERMINAL or self.repository is None:
+    def _consider(self, key: TunnelKey) -> tuple[Effect, ...]:
+        """Move a tunnel of the terminal if that is better, unless it is moving, or was just refused to."""
+        tunnel = self.table.get(key)
+        if tunnel is None or self.settings.role is not Role.TERMINAL or self.repository is None:
+            return ()
+        if key in self._flights or key in self._refused:
             return ()
         inner = {address for each in self.table for address in each.key.inner}
         return self._apply(terminal.consider(tunnel, self.repository, inner))
@@ -292,7 +311,7 @@ class Core:
         effects = self._apply(step)
         now = self.table.get(tunnel.key)
         if now is not None and now.capability is not before:
-            return (gateway.watch(now), *effects, *self._consider(now))
+            return (gateway.watch(now), *effects, *self._consider(now.key))
         return effects
 
     def _answer(self, tunnel: Tunnel, event: MessageReceived) -> Step | None:
@@ -330,10 +349,13 @@ class Core:
             case TimerKind.UPDATE:
                 effects = self._apply(terminal.on_update_timer(tunnel, self._port))
                 return (*effects, *self._recover(effects))
+            case TimerKind.VALIDATION if tunnel.key in self._flights:
+                return (StartTimer(timer=event.timer, delay_s=VALIDATION_AFTER_MOVE_S),)
             case TimerKind.VALIDATION:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:
-                return self._consider(tunnel)
+                self._refused.discard(tunnel.key)
+                return self._consider(tunnel.key)
             case TimerKind.SETTLE:
                 return (ListIkeSas(),)
             case TimerKind.LEAVING:
@@ -354,7 +376,8 @@ class Core:
     def _reestablish_again(self, timer: TimerId) -> tuple[Effect, ...]:
         wanted, attempt = self._recovering.get(timer.key, (None, 0))
         tunnel = self.table.get(timer.key)
-        if wanted is None or (tunnel is not None and tunnel.phase is not Phase.ABANDONED):
+        off = self.settings.of(timer.key.name).agreement is Agreement.OFF
+        if wanted is None or off or (tunnel is not None and tunnel.phase is not Phase.ABANDONED):
             self._recovering.pop(timer.key, None)
             return ()
         self._recovering[timer.key] = (wanted, attempt + 1)
@@ -362,11 +385,10 @@ class Core:
         again = terminal.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
         return (again, StartTimer(timer=timer, delay_s=delay_s))
 
-    def _apply(self, step: Step) -> tuple[Effect, ...]:
+    def _apply(self, step: Step, packet_id: int | None = None) -> tuple[Effect, ...]:
+        """Keep what a decision made of its tunnel; `packet_id` is the held packet that it was about."""
         tunnel, effects = step
-        return self._keep(tunnel, effects)
-
-    def _keep(self, tunnel: Tunnel, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        self._flights.note(effects, packet_id)
         if self.table.get(tunnel.key) != tunnel:
             self.table.put(tunnel)
         return effects
@@ -377,6 +399,13 @@ def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:
     old = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
     new = {(sa.initiator_spi, sa.responder_spi) for sa in fresh.sas}
     return bool(old & new or set(known.spis) & set(fresh.spis))
+
+
+def _built_anew(known: Tunnel, newest: IkeSa) -> bool:
+    """Whether this IKE_SA came with a CHILD_SA of its own: a rekeyed one has the CHILD_SAs of its predecessor."""
+    before = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
+    spis = {child.spi_in for child in newest.children}
+    return (newest.initiator_spi, newest.responder_spi) not in before and bool(spis) and not spis & set(known.spis)
 
 
 def _same_addresses(one: Path, other: Path) -> bool:

@@ -4,8 +4,8 @@ The kernel finds the tunnel of a downlink packet by its outbound policies, whose
 this table is the mirror of that for decisions and for people.
 """
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterator
+from typing import Generic, TypeVar
 
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.path import IPAddress
@@ -16,14 +16,37 @@ __all__ = ["Table"]
 Entry = TypeVar("Entry")
 
 
+class Index(Generic[Entry]):
+    """From entries to the tunnels that have them. Claimed twice, an entry is the last claimant's, while that exists."""
+
+    def __init__(self) -> None:
+        self._claims: dict[Entry, tuple[TunnelKey, ...]] = {}
+
+    def find(self, entry: Entry) -> TunnelKey | None:
+        """The tunnel that has this entry."""
+        claims = self._claims.get(entry)
+        return claims[-1] if claims else None
+
+    def replace(self, key: TunnelKey, old: Collection[Entry], new: Collection[Entry]) -> None:
+        """A tunnel has other entries now; those that it keeps it does not claim anew."""
+        for entry in set(old) - set(new):
+            left = tuple(other for other in self._claims[entry] if other != key)
+            if left:
+                self._claims[entry] = left
+            else:
+                del self._claims[entry]
+        for entry in set(new) - set(old):
+            self._claims[entry] = (*self._claims.get(entry, ()), key)
+
+
 class Table:
-    """All tunnels, and the ways to find them. An SPI or inner address claimed twice belongs to the last put."""
+    """All tunnels, and the ways to find them."""
 
     def __init__(self) -> None:
         self._tunnels: dict[TunnelKey, Tunnel] = {}
-        self._by_inner: dict[IPAddress, TunnelKey] = {}
-        self._by_spi: dict[int, TunnelKey] = {}
-        self._by_ike: dict[int, TunnelKey] = {}
+        self._by_inner: Index[IPAddress] = Index()
+        self._by_spi: Index[int] = Index()
+        self._by_ike: Index[int] = Index()
 
     def __len__(self) -> int:
         return len(self._tunnels)
@@ -40,15 +63,15 @@ class Table:
 
     def by_inner(self, address: IPAddress) -> Tunnel | None:
         """The tunnel whose terminal has this inner address: downlink."""
-        return self._find(self._by_inner.get(address))
+        return self._find(self._by_inner.find(address))
 
     def by_spi(self, spi: int) -> Tunnel | None:
         """The tunnel that receives on this SPI: uplink."""
-        return self._find(self._by_spi.get(spi))
+        return self._find(self._by_spi.find(spi))
 
     def by_ike(self, unique_id: int) -> Tunnel | None:
         """The tunnel that this IKE_SA belongs to."""
-        return self._find(self._by_ike.get(unique_id))
+        return self._find(self._by_ike.find(unique_id))
 
     def sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs of all tunnels."""
@@ -56,30 +79,23 @@ class Table:
 
     def put(self, tunnel: Tunnel) -> None:
         """Insert a tunnel, or replace the one with its key."""
-        self.remove(tunnel.key)
+        self._index(tunnel.key, self._tunnels.get(tunnel.key), tunnel)
         self._tunnels[tunnel.key] = tunnel
-        for address in tunnel.key.inner:
-            self._by_inner[address] = tunnel.key
-        for spi in tunnel.spis:
-            self._by_spi[spi] = tunnel.key
-        for sa in tunnel.sas:
-            self._by_ike[sa.unique_id] = tunnel.key
 
     def remove(self, key: TunnelKey) -> Tunnel | None:
         """Take a tunnel out; returns it, or None when there is none."""
         tunnel = self._tunnels.pop(key, None)
-        if tunnel is None:
-            return None
-        _drop(self._by_inner, tunnel.key.inner, key)
-        _drop(self._by_spi, tunnel.spis, key)
-        _drop(self._by_ike, tuple(sa.unique_id for sa in tunnel.sas), key)
+        self._index(key, tunnel, None)
         return tunnel
+
+    def _index(self, key: TunnelKey, old: Tunnel | None, new: Tunnel | None) -> None:
+        self._by_inner.replace(key, old.key.inner if old else (), new.key.inner if new else ())
+        self._by_spi.replace(key, old.spis if old else (), new.spis if new else ())
+        self._by_ike.replace(key, _ids(old) if old else (), _ids(new) if new else ())
 
     def _find(self, key: TunnelKey | None) -> Tunnel | None:
         return None if key is None else self._tunnels.get(key)
 
 
-def _drop(index: dict[Entry, TunnelKey], entries: tuple[Entry, ...], key: TunnelKey) -> None:
-    for entry in entries:
-        if index.get(entry) == key:
-            del index[entry]
+def _ids(tunnel: Tunnel) -> tuple[int, ...]:
+    return tuple(sa.unique_id for sa in tunnel.sas)

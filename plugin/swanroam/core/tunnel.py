@@ -2,7 +2,7 @@
 
 Terminal: a move takes a tunnel to UPDATING; the gateway's acknowledgement brings it back to STEADY. When there is
 nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, the
-tunnel is ABANDONED and charon builds it anew; a late answer or another move takes it back.
+tunnel is ABANDONED and charon builds it anew; that, a late answer or another move takes it back.
 
 Gateway: following a packet takes a tunnel to VALIDATING, also from VALIDATING: a terminal may move on before it
 answered. The answer, or the deadline, brings it to STEADY, on the new path or back on the last validated one.
@@ -40,6 +40,7 @@ class Signal(StrEnum):
     FOLLOWED = "followed"
     VALIDATED = "validated"
     RETURNED = "returned"
+    REBUILT = "rebuilt"
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Phase]] = {
@@ -48,6 +49,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Phase]] = {
     (Phase.ABANDONED, Signal.MOVED): Phase.UPDATING,
     (Phase.UPDATING, Signal.ACKNOWLEDGED): Phase.STEADY,
     (Phase.ABANDONED, Signal.ACKNOWLEDGED): Phase.STEADY,
+    (Phase.ABANDONED, Signal.REBUILT): Phase.STEADY,
     (Phase.UPDATING, Signal.ASSUMED): Phase.STEADY,
     (Phase.UPDATING, Signal.GAVE_UP): Phase.ABANDONED,
     (Phase.STEADY, Signal.FOLLOWED): Phase.VALIDATING,
