@@ -44,27 +44,19 @@ def stderr_is_journal(environment: Mapping[str, str], descriptor: int = 2) -> bo
 
 
 class JournalSender:
-    """Sends entries; when that fails the caller writes elsewhere. Used on one thread."""
+    """Sends entries; when that fails the caller writes elsewhere."""
 
     def __init__(self, path: Path = JOURNAL_SOCKET) -> None:
         self._path = path
-        self._socket: socket.socket | None = None
 
     def send(self, fields: Mapping[str, str]) -> bool:
         """Send one entry. False when journald is not there, is stalled, or the entry is too large."""
         data = encode(fields)
         try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                self._socket.settimeout(SEND_TIMEOUT_S)
-            # The path each time: journald may have been restarted, with a new socket.
-            self._socket.sendto(data, str(self._path))
+            # A socket for each of the few entries: nobody would tell a plugin when to close one that it keeps.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as journal:
+                journal.settimeout(SEND_TIMEOUT_S)
+                journal.sendto(data, str(self._path))
         except OSError:
             return False
         return True
-
-    def close(self) -> None:
-        """Close the socket; the next entry opens it again."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None

@@ -255,8 +255,7 @@ def test_a_veto_of_a_wrong_type_or_without_reason_is_a_failure_and_no_veto(answe
 def test_one_that_hangs_is_put_aside_with_one_line_until_it_returns(
     go: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hangs = Hangs(go)
-    host = host_of(HASTY, hangs=hangs, ranks=Ranks(1))
+    host = host_of(Limits(rank_s=1.0, veto_s=1.0), hangs=Hangs(go), ranks=Ranks(1))
     assert host.rank_path(make_address()) == 1
     for _ in range(5):
         assert host.rank_path(make_address()) == 1
