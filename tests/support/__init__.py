@@ -1,0 +1,1 @@
+"""What several tests share: values of the model, and peers in memory."""

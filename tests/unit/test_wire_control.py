@@ -1,0 +1,136 @@
+"""The codec of in-tunnel messages: what it refuses, and where it says the fault is."""
+
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from swanroam.errors import Unsupported, WireError
+from swanroam.model.messages import Feature, Hello, HelloAck, PathChallenge, Refusal, Refuse, Update, UpdateAck
+from swanroam.model.path import Endpoint
+from swanroam.wire.control import NONCE_BYTES, VERSION, decode, encode
+
+NONCE = bytes(range(NONCE_BYTES))
+HELLO = Hello(nonce=NONCE, features=Feature.UPDATE | Feature.PATH_CHALLENGE)
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    return struct.pack("!HH", number, len(value)) + value
+
+
+def message(type_: int, *attributes: bytes, version: int = VERSION, magic: bytes = b"SR", reserved: int = 0) -> bytes:
+    body = b"".join(attributes)
+    return struct.pack("!2sBBHH", magic, version, type_, 8 + len(body), reserved) + body
+
+
+def test_the_bytes_of_a_hello_are_those_of_the_documented_layout() -> None:
+    assert encode(HELLO) == bytes.fromhex(
+        "5352 01 01 002c 0000"
+        + "0001 0010 000102030405060708090a0b0c0d0e0f"
+        + "0002 0004 00000003"
+        + "0003 0004 00000000"
+    )
+
+
+def test_the_bytes_of_an_update_are_those_of_the_documented_layout() -> None:
+    update = Update(sequence=7, claimed=Endpoint(IPv4Address("192.0.2.10"), 4500))
+    assert encode(update) == bytes.fromhex(
+        "5352 01 04 001e 0000" + "0005 0008 0000000000000007" + "0006 0006 1194 c000020a"
+    )
+
+
+def test_an_ipv6_endpoint_takes_18_bytes_and_comes_back() -> None:
+    ack = UpdateAck(sequence=2**64 - 1, observed=Endpoint(IPv6Address("2001:db8::1"), 65535))
+    assert decode(encode(ack)) == ack
+
+
+def test_a_hello_of_a_later_version_decodes_so_that_it_can_be_refused() -> None:
+    later = message(
+        1, attribute(1, NONCE), attribute(2, b"\0\0\0\7"), attribute(3, b"\0\0\0\4"), attribute(77, b"new"), version=2
+    )
+    assert decode(later) == Hello(nonce=NONCE, features=Feature(7), critical=4, version=2)
+
+
+def test_a_refusal_of_a_later_version_decodes() -> None:
+    later = message(3, attribute(1, NONCE), attribute(4, b"\1"), version=9)
+    assert decode(later) == Refuse(nonce=NONCE, reason=Refusal.VERSION)
+
+
+@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7])
+def test_all_other_messages_of_a_later_version_are_unsupported(type_: int) -> None:
+    with pytest.raises(Unsupported, match="version 2") as caught:
+        decode(message(type_, attribute(1, NONCE), version=2))
+    assert caught.value.offset == 2
+
+
+@pytest.mark.parametrize("type_", [1, 3])
+def test_there_is_no_version_0(type_: int) -> None:
+    with pytest.raises(WireError, match="version 0"):
+        decode(message(type_, attribute(1, NONCE), version=0))
+
+
+@pytest.mark.parametrize("type_", [0, 8, 255])
+def test_unknown_types_are_unsupported_whatever_they_hold(type_: int) -> None:
+    with pytest.raises(Unsupported, match=f"type {type_}") as caught:
+        decode(message(type_, b"\xff"))
+    assert caught.value.offset == 3
+
+
+def test_unknown_attributes_are_skipped_unless_critical() -> None:
+    assert decode(message(6, attribute(0x0123, b"?"), attribute(1, NONCE))) == PathChallenge(nonce=NONCE)
+    with pytest.raises(Unsupported, match="critical attribute 291") as caught:
+        decode(message(6, attribute(1, NONCE), attribute(0x8123, b"?")))
+    assert caught.value.offset == 28
+
+
+def test_a_known_attribute_may_be_marked_critical() -> None:
+    assert decode(message(6, attribute(0x8001, NONCE))) == PathChallenge(nonce=NONCE)
+
+
+def test_a_known_attribute_that_the_message_does_not_need_is_skipped() -> None:
+    assert decode(message(6, attribute(4, b"\1\2\3"), attribute(1, NONCE))) == PathChallenge(nonce=NONCE)
+
+
+def test_reserved_bits_are_ignored() -> None:
+    assert decode(message(6, attribute(1, NONCE), reserved=0xFFFF)) == PathChallenge(nonce=NONCE)
+
+
+def test_unknown_feature_bits_are_kept() -> None:
+    ack = HelloAck(nonce=NONCE, features=Feature(0xFFFFFFFF))
+    decoded = decode(encode(ack))
+    assert isinstance(decoded, HelloAck)
+    assert decoded.features == 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("data", "offset", "problem"),
+    [
+        (b"", 0, "0 bytes"),
+        (encode(HELLO)[:7], 0, "7 bytes"),
+        (message(6, attribute(1, NONCE), magic=b"RS"), 0, "magic"),
+        (encode(HELLO) + b"\0", 4, "length 44 in a datagram of 45"),
+        (encode(HELLO)[:-1], 4, "length 44 in a datagram of 43"),
+        (message(6, b"\0\1\0"), 8, "3 bytes where an attribute needs 4"),
+        (message(6, struct.pack("!HH", 1, 17) + NONCE), 8, "attribute length 17, 16 bytes left"),
+        (message(6, attribute(1, NONCE), attribute(1, NONCE)), 28, "NONCE twice"),
+        (message(6, attribute(1, NONCE), attribute(0x8001, NONCE)), 28, "NONCE twice"),
+        (message(6), 8, "NONCE is missing"),
+        (message(6, attribute(1, NONCE[1:])), 12, "NONCE of 15 bytes"),
+        (message(6, attribute(1, b"")), 12, "NONCE of 0 bytes"),
+        (message(1, attribute(1, NONCE), attribute(2, b"\0\0\0\3")), 8, "CRITICAL_FEATURES is missing"),
+        (message(2, attribute(1, NONCE), attribute(2, b"\3")), 32, "FEATURES of 1 bytes, not 4"),
+        (message(4, attribute(5, bytes(8)), attribute(6, bytes(7))), 24, "ENDPOINT of 7 bytes"),
+        (message(4, attribute(5, bytes(4)), attribute(6, bytes(6))), 12, "SEQUENCE of 4 bytes"),
+    ],
+)
+def test_a_malformed_message_is_refused_with_the_place_of_the_fault(data: bytes, offset: int, problem: str) -> None:
+    with pytest.raises(WireError, match=problem) as caught:
+        decode(data)
+    assert caught.value.offset == offset
+    assert not isinstance(caught.value, Unsupported)
+
+
+def test_a_refusal_for_an_unknown_reason_is_unsupported() -> None:
+    with pytest.raises(Unsupported, match="reason 200") as caught:
+        decode(message(3, attribute(1, NONCE), attribute(4, b"\xc8")))
+    assert caught.value.offset == 32
