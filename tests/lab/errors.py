@@ -1,0 +1,19 @@
+"""What goes wrong in the lab itself, as opposed to in the programs under test."""
+
+__all__ = ["AgentRefused", "LabError", "LinkRefused", "NeverCame"]
+
+
+class LabError(Exception):
+    """The lab could not do what a story asked."""
+
+
+class LinkRefused(LabError):
+    """The kernel refused a change of addresses or routes."""
+
+
+class AgentRefused(LabError):
+    """A host's agent could not carry out a command."""
+
+
+class NeverCame(LabError, AssertionError):
+    """A condition was not met before its deadline."""

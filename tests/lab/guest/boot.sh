@@ -1,0 +1,32 @@
+#!/bin/sh
+# Runs one command, as root, in a guest kernel that has ESP, over this file system:
+#
+#     boot.sh VNG KERNEL-RELEASE ARTIFACTS CHECKOUT COMMAND...
+#
+# VNG is virtme-ng's program. What the command writes below ARTIFACTS (a folder of the checkout) stays; every other
+# write is forgotten with the guest. The exit status is the command's, and 125 when the guest did not come so far.
+set -eu
+vng=$1 kernel=$2 artifacts=$3 checkout=$4
+shift 4
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+mkdir -p "$artifacts"
+order=$artifacts/.guest-command status=$artifacts/.guest-status
+rm -f "$status"
+{
+    printf 'cd "%s" || exit 125\nexec' "$checkout"
+    for word; do printf " '%s'" "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done
+    printf '\n'
+} >"$order"
+
+# --disable-kvm: on hosts that are virtual machines themselves /dev/kvm may be there and the guest hang in it.
+# The second export of the root is what inside.sh mounts with a cache; virtme-ng's own has none, and Python starts in
+# seconds there. no5lvl and mitigations=off spare the emulator page walks and retpolines. tsc: with the HPET each look
+# at the clock leaves the emulated CPU. cat: QEMU opens its output anew, and would truncate a file.
+PATH=$(dirname "$vng"):$PATH "$vng" --disable-kvm --force-9p --run "$kernel" --cpus 2 --memory 3G --name lab \
+    --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
+    --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
+    --append "no5lvl mitigations=off tsc=reliable clocksource=tsc audit=0 random.trust_cpu=on" \
+    --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts'" </dev/null 2>&1 | cat
+[ -s "$status" ] || { echo "the guest kernel $kernel ended before the command did" >&2; exit 125; }
+exit "$(cat "$status")"
