@@ -3,6 +3,7 @@
 In a request all entries are in one XFRMA_MIGRATE attribute; the kernel's event has one attribute for each.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -24,7 +25,7 @@ from swanroam.wire.xfrm.structs import (
     unpack_scalar,
 )
 
-__all__ = ["ENTRIES_MAX", "KmAddress", "Migrate", "MigrateEntry"]
+__all__ = ["ENTRIES_MAX", "KmAddress", "Migrate", "MigrateEntry", "pack_migrate"]
 
 ENTRIES_MAX: Final = 6
 """XFRM_MAX_DEPTH: more entries in one message are refused with EINVAL."""
@@ -105,6 +106,35 @@ class KmAddress:
         return cls(unpack_address(local, family, what, at), unpack_address(remote, family, what, at))
 
 
+def pack_migrate(
+    selector: bytes,
+    direction: int,
+    entries: Iterable[MigrateEntry],
+    *,
+    type_: int = 0,
+    if_id: int = 0,
+    kmaddress: KmAddress | None = None,
+    encap: Encap | None = None,
+) -> bytes:
+    """The payload of a MIGRATE request.
+
+    `selector` is struct xfrm_selector as the kernel gave it: it compares all bytes where a protocol is selected.
+    """
+    parts = [
+        PolicyId.LAYOUT.pack(selector, 0, direction),
+        attribute(Attr.MIGRATE, b"".join(entry.pack() for entry in entries)),
+    ]
+    if type_:
+        parts.append(attribute(Attr.POLICY_TYPE, PolicyType(type_).pack()))
+    if if_id:
+        parts.append(attribute(Attr.IF_ID, U32.pack(if_id)))
+    if kmaddress:
+        parts.append(attribute(Attr.KMADDRESS, kmaddress.pack()))
+    if encap:
+        parts.append(attribute(Attr.ENCAP, encap.pack()))
+    return b"".join(parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrate:
     """A MIGRATE request, or the event that tells of one: struct xfrm_userpolicy_id (its index unused), attributes."""
@@ -119,19 +149,15 @@ class Migrate:
 
     def pack(self) -> bytes:
         """The payload of a MIGRATE request."""
-        parts = [
-            PolicyId.LAYOUT.pack(self.selector.pack(), 0, self.direction),
-            attribute(Attr.MIGRATE, b"".join(entry.pack() for entry in self.entries)),
-        ]
-        if self.type:
-            parts.append(attribute(Attr.POLICY_TYPE, PolicyType(self.type).pack()))
-        if self.if_id:
-            parts.append(attribute(Attr.IF_ID, U32.pack(self.if_id)))
-        if self.kmaddress:
-            parts.append(attribute(Attr.KMADDRESS, self.kmaddress.pack()))
-        if self.encap:
-            parts.append(attribute(Attr.ENCAP, self.encap.pack()))
-        return b"".join(parts)
+        return pack_migrate(
+            self.selector.pack(),
+            self.direction,
+            self.entries,
+            type_=self.type,
+            if_id=self.if_id,
+            kmaddress=self.kmaddress,
+            encap=self.encap,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:

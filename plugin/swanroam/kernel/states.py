@@ -1,0 +1,377 @@
+"""The kernel's IPsec states and policies: read states, follow policies, move tunnels to new outer addresses."""
+
+import errno
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from swanroam.errors import KernelRefused, WireError
+from swanroam.kernel.migration import Step, is_at, step
+from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.tunnel import ChildSa
+from swanroam.wire.netlink import NLMSG_ERROR, Flag, NetlinkMessage, pack_message
+from swanroam.wire.xfrm.aevents import AeState
+from swanroam.wire.xfrm.events import XfrmEvent, decode_event
+from swanroam.wire.xfrm.migrate import KmAddress
+from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
+from swanroam.wire.xfrm.structs import Direction, Group, Mark, Msg
+
+__all__ = ["KernelStates"]
+
+log = logging.getLogger(__name__)
+
+NETLINK_XFRM: Final = 6
+IKE_PORT: Final = 500
+STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
+BLOCKED: Final = 0xFFFF_FFFF
+"""A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
+MARGIN: Final = 16
+"""Sequence numbers left out by a move: half of charon's usual replay window, so that late packets still fit in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    operation: str
+    type: int
+    payload: bytes
+    flags: int = 0
+
+
+@dataclass(slots=True)
+class _Answer:
+    code: int = 0
+    messages: list[NetlinkMessage] = field(default_factory=list)
+
+
+class KernelStates:
+    """The kernel's states and policies, over one socket for requests and one for events. Not for several threads.
+
+    `last` is the direction of the policies that `move` leaves for `inform`: the one that data does not need, "fwd" on
+    a terminal and "in" on a gateway. Every method but process_events may raise KernelRefused.
+    """
+
+    def __init__(self, *, last: Literal["in", "fwd"]) -> None:
+        self._last = Direction.IN if last == "in" else Direction.FWD
+        self._mirror = PolicyMirror()
+        self._early: list[XfrmEvent] = []
+        self._stale = False
+        self._sequence = itertools.count(1 << 31)
+        self.ignored = 0
+        """Messages that were not understood."""
+        self.overlaps = 0
+        """Outbound states that sent more than MARGIN packets in the instant before they were moved."""
+        # Events first: what changes while policies are read is an event then.
+        self._events = NetlinkSocket(NETLINK_XFRM, (Group.POLICY, Group.EXPIRE, Group.MIGRATE, Group.MAPPING))
+        try:
+            self._requests = NetlinkSocket(NETLINK_XFRM)
+        except KernelRefused:
+            self._events.close()
+            raise
+        try:
+            self._load()
+        except KernelRefused:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close both sockets; nothing in the kernel changes."""
+        self._requests.close()
+        self._events.close()
+
+    def fileno(self) -> int:
+        """The file descriptor that is readable when process_events has something to do."""
+        return self._events.fileno()
+
+    def process_events(self) -> list[XfrmEvent]:
+        """Follow the policies, and return the other events, in order. Raises nothing; strange input is counted."""
+        self._pump()
+        events, self._early = self._early, []
+        return events
+
+    def state(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> SaState | None:
+        """A state with its keys and its sequence numbers as they are now; None when there is none."""
+        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark)
+        try:
+            answers = self._requests.request(f"state {spi:08x}", Msg.GETSA, named.request())
+        except KernelRefused as error:
+            if error.code == errno.ESRCH:
+                return None
+            raise
+        try:
+            return SaState.unpack(answers[0].payload) if answers else None
+        except WireError as error:
+            raise KernelRefused(f"state {spi:08x} ({error})", errno.EBADMSG) from error
+
+    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+        """(SPI, path) of the inbound ESP states among `spis`; this machine is the destination of each.
+
+        An SPI that two states have (with different destinations) comes twice, one that no state has does not come.
+        """
+        wanted = frozenset(spis)
+        if not wanted:
+            return ()
+        found: list[tuple[int, Path]] = []
+        for message in self._requests.request("states", Msg.GETSA, dump_states_request(), Flag.DUMP):
+            try:
+                head = SaHead.unpack(message.payload)
+            except WireError:
+                self.ignored += 1
+                continue
+            if head.spi in wanted:
+                found.append((head.spi, _path(head)))
+        return tuple(found)
+
+    def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
+        """Delete a state; False when there was none."""
+        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark)
+        try:
+            self._requests.request(f"delete state {spi:08x}", Msg.DELSA, named.request())
+        except KernelRefused as error:
+            if error.code == errno.ESRCH:
+                return False
+            raise
+        return True
+
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move the states of CHILD_SAs, and their policies but those of direction `last`; outbound first.
+
+        What is at `new` already stays as it is, so a move may be repeated. Where the kernel refuses a part, the other
+        parts are moved back before KernelRefused is raised.
+        """
+        self._pump()
+        failure = self._move(children, old, new)
+        if failure and failure.code in STALE:
+            self._load()
+            failure = self._move(children, old, new)
+        if failure:
+            self._move_back(children, old, new)
+            raise failure
+
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move what `move` left, telling charon, which follows: XFRMA_KMADDRESS in the last message for each reqid.
+
+        When nothing is left (the daemon was killed in between) the same address is given again: the kernel takes that,
+        and clones an inbound state in place. Outbound states are never cloned in place.
+        """
+        self._pump()
+        failure = self._inform(children, old, new)
+        if failure and failure.code in STALE:
+            self._load()
+            failure = self._inform(children, old, new)
+        if failure:
+            raise failure
+
+    def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
+        steps: list[Step] = []
+        for reqid in _reqids(children):
+            policies = self._mirror.of_reqid(reqid)
+            if not policies:
+                return KernelRefused(f"policies of reqid {reqid}", errno.ENOENT)
+            policies.sort(key=lambda policy: policy.direction != Direction.OUT)
+            steps += [
+                step(policy, reqid, old, new)
+                for policy in policies
+                if policy.direction != self._last and not is_at(policy, reqid, new)
+            ]
+        return self._perform(steps, self._outbound(children, old, new), new)
+
+    def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        try:
+            failure = self._move(children, new, old)
+        except KernelRefused as error:
+            failure = error
+        if failure:
+            log.error("half of a move from %s to %s could not be undone: %s", old, new, failure)
+
+    def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
+        outbound, inbound = self._outbound(children, old, new), self._inbound(children, old, new)
+        steps: list[Step] = []
+        for reqid in _reqids(children):
+            policies = self._mirror.of_reqid(reqid)
+            carrier = max(
+                (policy for policy in policies if policy.direction != Direction.OUT),
+                key=lambda policy: (not is_at(policy, reqid, new), policy.direction == self._last),
+                default=None,
+            )
+            if carrier is None:
+                return KernelRefused(f"inbound policies of reqid {reqid}", errno.ENOENT)
+            policies.sort(key=lambda policy: policy.direction != Direction.OUT)
+            rest = [p for p in policies if p is not carrier and not is_at(p, reqid, new)]
+            steps += [step(policy, reqid, old, new) for policy in rest]
+            # Each message moves one state of each direction. For more than these, the carrier goes several times.
+            left = max(sum(ae.reqid == reqid for ae in states) for states in (outbound, inbound))
+            for _ in range(left - len(rest) - 1):
+                steps.append(step(carrier, reqid, old, new))
+                carrier = _after(steps[-1])
+            steps.append(step(carrier, reqid, old, new, KmAddress(new.local.address, new.remote.address)))
+        return self._perform(steps, outbound, new)
+
+    def _perform(self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path) -> KernelRefused | None:
+        """Send MIGRATE messages in one system call, so that nobody sees, and no signal leaves, half of a move.
+
+        The kernel clones a state before it deletes the old one, and another CPU may send with the old one meanwhile:
+        the clone would use these sequence numbers again, and with them the nonces of AES-GCM. So the old state is first
+        made unable to send (RFC 4303 section 3.3.3: no cycling), and the clone goes on MARGIN numbers later.
+        """
+        if not steps:
+            return None
+        moving = [ae for ae in outbound if (ae.sent & BLOCKED) + MARGIN < BLOCKED]
+        requests = [_Request("block", Msg.NEWAE, _with_sent(ae, BLOCKED).pack(), Flag.REPLACE) for ae in moving]
+        requests += [_Request("sequence", Msg.GETAE, AeState(id=ae.id).pack()) for ae in moving]
+        requests += [_Request(one.operation, Msg.MIGRATE, one.payload) for one in steps]
+        for ae in moving:
+            # One of the two is not there; which one, depends on whether the kernel refused.
+            going_on = _with_sent(ae, ae.sent + MARGIN)
+            for place in {ae.id.destination, new.remote.address}:
+                resumed = replace(going_on, id=replace(ae.id, destination=place))
+                requests.append(_Request("resume", Msg.NEWAE, resumed.pack(), Flag.REPLACE))
+        answers = self._transact(requests)
+        count = len(moving)
+        for ae, answer in zip(moving, answers[count : 2 * count], strict=True):
+            self._check_overlap(ae, answer, new)
+        failure = None
+        for one, answer in zip(steps, answers[2 * count :], strict=False):
+            if answer.code == 0:
+                self._mirror.moved(one.policy.policy.index, one.templates)
+            else:
+                failure = failure or KernelRefused(one.operation, answer.code)
+        return failure
+
+    def _check_overlap(self, before: AeState, answer: _Answer, new: Path) -> None:
+        blocked = next((ae for ae in map(self._sequence_report, answer.messages) if ae), None)
+        if blocked is None or blocked.current is None or before.current is None:
+            return
+        sent = before.sent + blocked.current.packets - before.current.packets
+        if sent > before.sent + MARGIN:
+            self.overlaps += 1
+            log.warning("state %08x sent %d packets while it was moved", before.id.spi, sent - before.sent)
+            resumed = replace(_with_sent(before, sent + MARGIN), id=replace(before.id, destination=new.remote.address))
+            self._transact([_Request("resume", Msg.NEWAE, resumed.pack(), Flag.REPLACE)])
+
+    def _outbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
+        """Outbound states that are not at `new` yet. Raises EEXIST when the new address has the same SPI already."""
+        ends = new.local.address, new.remote.address
+        places = dict.fromkeys((old.remote.address, new.remote.address))
+        named = [(child.reqid, child.spi_out, Direction.OUT, place) for child in children for place in places]
+        found = self._sequences(named)
+        left = [ae for ae in found if (ae.source, ae.id.destination) != ends]
+        for spi, count in Counter(ae.id.spi for ae in found).items():
+            # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
+            if count > 1 and any(ae.id.spi == spi for ae in left):
+                raise KernelRefused(f"outbound state {spi:08x} towards {new.remote.address}", errno.EEXIST)
+        return left
+
+    def _inbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
+        """Inbound states that are not at `new` yet."""
+        ends = new.remote.address, new.local.address
+        named = [(child.reqid, child.spi_in, Direction.IN, old.local.address) for child in children]
+        return [ae for ae in self._sequences(named) if (ae.source, ae.id.destination) != ends]
+
+    def _sequences(self, named: Iterable[tuple[int, int, int, IPAddress]]) -> list[AeState]:
+        requests: list[_Request] = []
+        for reqid, spi, direction, destination in dict.fromkeys(named):
+            marks = (p.policy.mark for p in self._mirror.of_reqid(reqid) if p.direction == direction)
+            ident = SaId(destination=destination, spi=spi, mark=next(marks, None))
+            requests.append(_Request("sequence", Msg.GETAE, AeState(id=ident).pack()))
+        reports = (map(self._sequence_report, answer.messages) for answer in self._transact(requests))
+        return [ae for ae in itertools.chain.from_iterable(reports) if ae]
+
+    def _sequence_report(self, message: NetlinkMessage) -> AeState | None:
+        try:
+            return AeState.unpack(message.payload)
+        except WireError:
+            self.ignored += 1
+            return None
+
+    def _transact(self, requests: Sequence[_Request]) -> list[_Answer]:
+        """Send requests in one system call and collect what the kernel says to each.
+
+        Only the last is acknowledged; the kernel goes through them in order, and tells of each that failed.
+        """
+        answers = [_Answer() for _ in requests]
+        if not requests:
+            return answers
+        data: list[bytes] = []
+        indexes: dict[int, int] = {}
+        for index, request in enumerate(requests):
+            sequence = next(self._sequence) & 0xFFFFFFFF
+            indexes[sequence] = index
+            ack = Flag.ACK if index == len(requests) - 1 else 0
+            data.append(pack_message(request.type, request.flags | Flag.REQUEST | ack, sequence, request.payload))
+        operation = requests[-1].operation
+        self._requests.send(operation, b"".join(data))
+        while True:
+            for message in self._requests.receive(operation):
+                index = indexes.get(message.sequence, -1)
+                if index < 0:
+                    continue
+                if message.type != NLMSG_ERROR:
+                    answers[index].messages.append(message)
+                    continue
+                answers[index].code = message.error
+                if index == len(requests) - 1:
+                    return answers
+
+    def _pump(self) -> None:
+        while True:
+            try:
+                messages = self._events.receive("events", block=False)
+            except KernelRefused as error:
+                # ENOBUFS: events were lost. Anything else is as bad: what the kernel said is not known.
+                self._stale = True
+                if error.code != errno.ENOBUFS:
+                    self.ignored += 1
+                    log.warning("%s", error)
+                    break
+                continue
+            if not messages:
+                break
+            for message in messages:
+                self._follow(message)
+        if self._stale:
+            try:
+                self._load()
+            except KernelRefused as error:
+                log.warning("%s", error)
+
+    def _follow(self, message: NetlinkMessage) -> None:
+        try:
+            event = decode_event(message)
+        except WireError as error:
+            self.ignored += 1
+            log.debug("event of type %d: %s", message.type, error)
+            return
+        if event is not None and not self._mirror.apply(event, message):
+            self._early.append(event)
+
+    def _load(self) -> None:
+        dump = self._requests.request("policies", Msg.GETPOLICY, b"", Flag.DUMP)
+        self.ignored += self._mirror.load(dump)
+        self._stale = False
+
+
+def _reqids(children: Iterable[ChildSa]) -> list[int]:
+    return list(dict.fromkeys(child.reqid for child in children))
+
+
+def _with_sent(ae: AeState, sent: int) -> AeState:
+    """What NEWAE needs to set the last sequence number sent, and nothing else."""
+    if ae.esn_replay:
+        # With 32-bit numbers in this form the upper half is not used, with 64-bit ones it stays or is at its end.
+        number = sent if sent != BLOCKED else BLOCKED << 32 | BLOCKED
+        return AeState(id=ae.id, esn_replay=replace(ae.esn_replay, sent=number))
+    return AeState(id=ae.id, replay=replace(ae.replay, sent=sent) if ae.replay else None)
+
+
+def _after(done: Step) -> MirroredPolicy:
+    return replace(done.policy, policy=replace(done.policy.policy, templates=done.templates))
+
+
+def _path(head: SaHead) -> Path:
+    remote, local = (head.encap.source_port, head.encap.destination_port) if head.encap else (IKE_PORT, IKE_PORT)
+    return Path(Endpoint(head.destination, local), Endpoint(head.source, remote), head.encap is not None)
