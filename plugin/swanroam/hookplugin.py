@@ -189,7 +189,7 @@ class Plugin:
             self.manager.register(target, self.name)
             self.manager.check_pending()
         except (pluggy.PluginValidationError, ValueError, TypeError) as error:
-            raise HookError(self.name, LOAD, " ".join(str(error).split())) from error
+            raise HookError(self.name, LOAD, " ".join(str(error).split())) from None  # the text says all
         hooks = tuple(hook for hook in SPECS if self._implements(target, hook))
         if not hooks:
             raise HookError(self.name, LOAD, f"implements no hook; known are {', '.join(SPECS)}")

@@ -71,6 +71,16 @@ def test_it_remembers_a_bounded_number_of_addresses_the_newest_ones() -> None:
         assert veto(host, CABLE, make_address("2001:db8::0")) == "metered: wwan1 is metered"
 
 
+def test_an_address_that_is_seen_again_is_among_the_newest() -> None:
+    with immediate_host({"metered": Metered}, options=options(veto=True)) as host:
+        host.rank_path(MOBILE)
+        for number in range(REMEMBERED - 1):
+            host.rank_path(make_address(f"2001:db8::{number:x}", "wwan1"))
+        host.rank_path(MOBILE)
+        host.rank_path(CABLE)
+        assert veto(host, CABLE, MOBILE) == "metered: wwan0 is metered"
+
+
 def test_without_interfaces_it_has_nothing_to_do() -> None:
     with immediate_host({"metered": Metered}) as host:
         assert host.status[0].state is PluginState.IDLE
