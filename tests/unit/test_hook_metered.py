@@ -74,10 +74,11 @@ def test_it_remembers_a_bounded_number_of_addresses_the_newest_ones() -> None:
 def test_an_address_that_is_seen_again_is_among_the_newest() -> None:
     with immediate_host({"metered": Metered}, options=options(veto=True)) as host:
         host.rank_path(MOBILE)
-        for number in range(REMEMBERED - 1):
+        for number in range(REMEMBERED - 2):
             host.rank_path(make_address(f"2001:db8::{number:x}", "wwan1"))
         host.rank_path(MOBILE)
         host.rank_path(CABLE)
+        host.rank_path(OTHER_MOBILE)
         assert veto(host, CABLE, MOBILE) == "metered: wwan0 is metered"
 
 
