@@ -129,10 +129,10 @@ Gateway = tuple[PacketFilter, PacketQueue]
 
 
 @contextmanager
-def filtering(namespace: str, role: Role, **options: int) -> Iterator[Gateway]:
+def filtering(namespace: str, role: Role, *, leaving_ms: int = 5000) -> Iterator[Gateway]:
     with inside(namespace), ExitStack() as stack:
         queue = stack.enter_context(PacketQueue())
-        packet_filter = stack.enter_context(PacketFilter(role, **options))
+        packet_filter = stack.enter_context(PacketFilter(role, leaving_ms=leaving_ms))
         packet_filter.install()
         stack.callback(packet_filter.remove)
         yield packet_filter, queue
@@ -193,9 +193,9 @@ def say_message(text: bytes, *, source: str = INNER, to: str = BEHIND) -> None:
     say(text, source=source, to=to, port=PORT, source_port=PORT)
 
 
-def arrives(server: socket.socket, text: bytes, **where: str) -> bool:
+def arrives(server: socket.socket, text: bytes, *, source: str = INNER, to: str = BEHIND) -> bool:
     """Whether a packet that nobody has a reason to touch gets to the server; packets before it have been dealt with."""
-    say(text, **where)
+    say(text, source=source, to=to)
     return server.recv(100) == text
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from swanroam.errors import KernelRefused, WireError
-from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.effects import Watch
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Role, TunnelKey
@@ -37,7 +37,6 @@ from swanroam.wire.ruleset import COUNTERS, ruleset
 
 __all__ = ["PacketFilter"]
 
-NETLINK_NETFILTER: Final = 12
 NFT_TIMEOUT_S: Final = 30.0
 LEAVING_MS: Final = 5000
 """How long packets of a left path may still be under way; the far side of reordering seen on mobile networks."""
@@ -72,9 +71,9 @@ class PacketFilter:
         self._users: Counter[Element] = Counter()
         self._installed = False
         self._whole = False
-        self._requests = NetlinkSocket(NETLINK_NETFILTER)
+        self._requests = NetfilterSocket()
         try:
-            self._events = NetlinkSocket(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+            self._events = NetfilterSocket([NFNLGRP_NFTABLES])
         except KernelRefused:
             self._requests.close()
             raise

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from swanroam.errors import KernelRefused, WireError
-from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.path import IPAddress
 from swanroam.wire.esp import EspPacket, parse_esp
 from swanroam.wire.inner import parse_udp
@@ -18,7 +18,6 @@ from swanroam.wire.ruleset import messages_queue
 
 __all__ = ["HeldEsp", "PacketQueue", "QueueCounters", "TunnelMessage", "Unreadable"]
 
-NETLINK_NETFILTER: Final = 12
 MAX_HELD: Final = 1024
 DATAGRAMS_AT_ONCE: Final = 64
 
@@ -62,7 +61,7 @@ class PacketQueue:
     """The two queues of the packet filter, on one non-blocking socket.
 
     ESP that does not fit into its queue goes on to the kernel, which judges it as any other. On close all packets that
-    are still held are let go. Raises KernelRefused: EBUSY when another process has a queue.
+    are still held are let go. Raises KernelRefused: EPERM when another process has a queue.
     """
 
     def __init__(self, *, queue: int = 4555, max_held: int = MAX_HELD) -> None:
@@ -70,7 +69,7 @@ class PacketQueue:
         self._held: set[int] = set()
         self._early: deque[NetlinkMessage] = deque()
         self.counters = QueueCounters()
-        self._socket = NetlinkSocket(NETLINK_NETFILTER)
+        self._socket = NetfilterSocket()
         try:
             self._bind(max_held)
         except KernelRefused:
