@@ -172,7 +172,7 @@ class Desk:
         return self.core.step(event)
 
     def listed(self, *sas: IkeSa, complete: bool = True, at: Mapping[int, Path] | None = None) -> tuple[Effect, ...]:
-        """charon listed these IKE_SAs; `at` is where the kernel has their inbound SPIs."""
+        """These IKE_SAs were listed; `at` is where the kernel has their inbound SPIs."""
         paths = tuple((at or {}).items())
         return self.step(IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths))
 

@@ -1,0 +1,321 @@
+"""Listings, ends, reauthentication, the store, and settings: what charon and the operator say."""
+
+from dataclasses import replace
+
+import pytest
+
+from swanroam.core.settings import Agreement, Settings, TunnelSettings
+from swanroam.core.tunnel import LastMove, Phase, Tunnel
+from swanroam.model.effects import (
+    CapabilityChanged,
+    Forget,
+    GiveVerdict,
+    InformCharon,
+    ListIkeSas,
+    MoveStates,
+    Persist,
+    StopTimer,
+    Trigger,
+    Unwatch,
+    Watch,
+)
+from swanroam.model.events import CharonLost, IkeSaEnded, Reason, TimerId, TimerKind
+from swanroam.model.messages import Hello
+from swanroam.model.tunnel import Capability, Mode, Role, TunnelKey
+from tests.support.values import (
+    INNER,
+    KEY,
+    OTHER_INNER,
+    SPI_DOWN,
+    SPI_UP,
+    A,
+    B,
+    C,
+    Desk,
+    ike_sa,
+    messages,
+    negotiated,
+    one,
+    path,
+    settings,
+    some,
+    timers,
+    with_spis,
+)
+
+ROLES = pytest.mark.parametrize("role", list(Role))
+OTHER_KEY = TunnelKey("home", (OTHER_INNER,))
+GATEWAYS = ike_sa(Role.GATEWAY)
+OTHER = ike_sa(Role.GATEWAY, unique_id=2, outer=B, inner=(OTHER_INNER,), ike_spis=(5, 6), spis=((0xB, 0xC),))
+
+
+def keys(desk: Desk) -> set[TunnelKey]:
+    return {tunnel.key for tunnel in desk.core.table}
+
+
+def spi_of(role: Role) -> int:
+    return SPI_UP if role is Role.GATEWAY else SPI_DOWN
+
+
+@ROLES
+def test_a_listed_tunnel_is_watched_and_stored(role: Role) -> None:
+    effects = Desk(role).listed(ike_sa(role))
+    assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(spi_of(role),))
+    assert Persist(KEY) in effects
+
+
+def test_the_kernel_knows_better_than_charon_where_a_tunnel_is() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(GATEWAYS, at={SPI_UP: path(Role.GATEWAY, C)})
+    assert desk.tunnel.path == path(Role.GATEWAY, C)
+
+
+def test_a_partial_listing_changes_what_it_names_only() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(GATEWAYS, OTHER)
+    effects = desk.listed(with_spis(OTHER, (0xD, 0xE)), complete=False)
+    assert keys(desk) == {KEY, OTHER_KEY}
+    assert [watch.key for watch in some(Watch, effects)] == [OTHER_KEY]
+    assert one(Watch, effects).spis == (0xD,)
+
+
+def test_a_complete_listing_ends_what_it_does_not_name() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(GATEWAYS, OTHER)
+    effects = desk.listed(GATEWAYS)
+    assert keys(desk) == {KEY}
+    assert Unwatch(OTHER_KEY) in effects
+    assert Forget(OTHER_KEY) in effects
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("state", ["CONNECTING", "DELETING", "REKEYED"])
+def test_an_ike_sa_that_is_not_established_is_no_tunnel(complete: bool, state: str) -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(GATEWAYS)
+    desk.listed(replace(GATEWAYS, state=state), complete=complete)
+    assert keys(desk) == set()
+
+
+def test_an_ike_sa_without_inner_addresses_or_of_the_other_role_is_no_tunnel() -> None:
+    desk = Desk(Role.GATEWAY)
+    assert desk.listed(replace(GATEWAYS, remote_vips=()), ike_sa(Role.TERMINAL, unique_id=3)) == ()
+
+
+def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(replace(GATEWAYS, children=()))
+    desk.listed(replace(GATEWAYS, children=(replace(GATEWAYS.children[0], mode=Mode.TRANSPORT),)))
+    assert keys(desk) == set()
+    desk.listed(GATEWAYS, complete=False)
+    assert keys(desk) == {KEY}
+    assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()), complete=False)
+
+
+@ROLES
+def test_an_ended_ike_sa_ends_its_tunnel_and_all_its_timers(role: Role) -> None:
+    desk = negotiated(role)
+    effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    assert keys(desk) == set()
+    stopped = {effect.timer for effect in some(StopTimer, effects)}
+    assert stopped == {TimerId(KEY, kind) for kind in TimerKind if kind is not TimerKind.REESTABLISH}
+    assert effects[-2:] == (Unwatch(KEY), Forget(KEY))
+    assert desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1)) == ()
+    for kind in TimerKind:
+        assert desk.expired(kind) == ()
+
+
+def test_losing_charon_loses_no_tunnel() -> None:
+    desk = negotiated(Role.GATEWAY)
+    assert desk.step(CharonLost(at_s=desk.now_s)) == ()
+    assert keys(desk) == {KEY}
+
+
+@ROLES
+def test_a_rekeyed_child_sa_keeps_the_agreement_and_changes_the_spis(role: Role) -> None:
+    desk = negotiated(role)
+    effects = desk.listed(with_spis(ike_sa(role), (7, 8)), complete=False)
+    spi = 7 if role is Role.GATEWAY else 8
+    assert one(Watch, effects).spis == (spi,)
+    assert desk.tunnel.capability is Capability.NEGOTIATED
+    assert desk.core.table.by_spi(spi) == desk.tunnel
+    assert desk.core.table.by_spi(spi_of(role)) is None
+    assert messages(effects) == []
+
+
+@ROLES
+def test_a_rekeyed_ike_sa_keeps_the_agreement_and_changes_the_id(role: Role) -> None:
+    desk = negotiated(role)
+    effects = desk.listed(ike_sa(role, unique_id=9, ike_spis=(7, 8)), complete=True)
+    assert desk.tunnel.capability is Capability.NEGOTIATED
+    assert desk.core.table.by_ike(9) == desk.tunnel
+    assert desk.core.table.by_ike(1) is None
+    assert messages(effects) == []
+
+
+def test_the_highest_sequence_of_an_spi_is_forgotten_with_the_spi() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.held(B, packet_id=1)
+    desk.moved(one(MoveStates, desk.verified(1, 10)))
+    assert desk.tunnel.highest == {SPI_UP: 10}
+    desk.listed(with_spis(GATEWAYS, (SPI_UP, SPI_DOWN), (7, 8)))
+    assert desk.tunnel.highest == {SPI_UP: 10}
+    desk.listed(with_spis(GATEWAYS, (7, 8)))
+    assert desk.tunnel.highest == {}
+
+
+@ROLES
+def test_two_ike_sas_of_a_reauthentication_are_one_tunnel_newest_first(role: Role) -> None:
+    desk = negotiated(role)
+    new = ike_sa(role, unique_id=2, ike_spis=(7, 8), spis=((0x70, 0x80),))
+    desk.listed(new, complete=False)
+    assert [sa.unique_id for sa in desk.tunnel.sas] == [2, 1]
+    assert len(desk.tunnel.spis) == 2
+    effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    assert one(Watch, effects).spis == desk.tunnel.spis == (0x70 if role is Role.GATEWAY else 0x80,)
+    assert desk.tunnel.capability is Capability.NEGOTIATED
+
+
+def test_when_the_last_ike_sa_with_a_child_sa_ends_the_tunnel_does() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.listed(GATEWAYS, ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
+    assert Unwatch(KEY) in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+
+
+@ROLES
+def test_a_tunnel_built_anew_begins_anew_but_keeps_its_counters(role: Role) -> None:
+    desk = negotiated(role)
+    desk.core.table.put(replace(desk.tunnel, moves=3, rejected={Reason.BAD_ICV: 2}, phase=Phase.STEADY, nonce=b"x"))
+    effects = desk.listed(ike_sa(role, unique_id=2, outer=B, ike_spis=(7, 8), spis=((0x70, 0x80),)))
+    assert [type(message) for message in messages(effects)] == [Hello]
+    tunnel = desk.tunnel
+    assert (tunnel.capability, tunnel.moves, tunnel.rejected) == (Capability.PENDING, 3, {Reason.BAD_ICV: 2})
+    assert (tunnel.path, tunnel.nonce, tunnel.highest) == (path(role, B), b"", {})
+
+
+def test_charon_that_does_not_know_of_a_move_is_told_but_not_while_it_may_be_following() -> None:
+    desk = negotiated(Role.TERMINAL)
+    at = {SPI_DOWN: path(Role.TERMINAL, B)}
+    desk.moved(one(MoveStates, desk.roam(B)))
+    desk.later(0.5)
+    assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at)) == []
+    assert desk.expired(TimerKind.SETTLE) == (ListIkeSas(),)
+    desk.later(0.5)
+    told = one(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at))
+    assert (told.old, told.new) == (path(Role.TERMINAL, A), path(Role.TERMINAL, B))
+    assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL, outer=B), at=at)) == []
+
+
+def test_kernel_paths_that_were_read_before_the_last_move_are_not_believed() -> None:
+    desk = negotiated(Role.TERMINAL)
+    move = one(MoveStates, desk.roam(B))
+    at = {SPI_DOWN: path(Role.TERMINAL, A)}
+    desk.listed(ike_sa(Role.TERMINAL), at=at)
+    desk.moved(move)
+    effects = desk.listed(ike_sa(Role.TERMINAL), at=at)
+    assert desk.tunnel.path == path(Role.TERMINAL, B)
+    assert some(MoveStates, effects) == some(InformCharon, effects) == []
+
+
+def test_a_tunnel_that_appears_on_a_worse_source_moves_once_the_capability_is_there() -> None:
+    desk = Desk(Role.TERMINAL, Agreement.CONFIGURED)
+    desk.roam(B)
+    assert one(MoveStates, desk.listed(ike_sa(Role.TERMINAL))).new == path(Role.TERMINAL, B)
+
+
+def remembered(role: Role, capability: Capability = Capability.NEGOTIATED) -> Tunnel:
+    nowhere = path(role, C)
+    return Tunnel(
+        key=KEY,
+        role=role,
+        sas=(),
+        path=nowhere,
+        capability=capability,
+        highest={spi_of(role): 40},
+        moves=5,
+        update_sequence=5,
+        last_move=LastMove(
+            at_s=900.0, old=nowhere, new=path(role, A), trigger=Trigger.PACKET, duration_s=0.01, validated=True
+        ),
+        rejected={Reason.REPLAYED: 1},
+    )
+
+
+@ROLES
+def test_a_restarted_daemon_knows_the_tunnel_by_an_spi_and_what_was_agreed(role: Role) -> None:
+    desk = Desk(role)
+    desk.core.remember([(remembered(role), frozenset({spi_of(role)}))])
+    effects = desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, B)})
+    tunnel = desk.tunnel
+    assert (tunnel.capability, tunnel.moves, tunnel.update_sequence) == (Capability.NEGOTIATED, 5, 5)
+    assert tunnel.highest == {spi_of(role): 40}
+    assert tunnel.path == path(role, B)
+    assert one(Watch, effects).sources == ((B,) if role is Role.GATEWAY else ())
+    # The terminal says so again, as the gateway may have been restarted too; the gateway has no need to.
+    assert len(messages(effects)) == (role is Role.TERMINAL)
+    assert some(Forget, effects) == []
+
+
+@ROLES
+def test_a_restarted_daemon_does_not_believe_the_store_of_another_tunnel(role: Role) -> None:
+    desk = Desk(role)
+    desk.core.remember([(remembered(role), frozenset({1234}))])
+    effects = desk.listed(ike_sa(role))
+    tunnel = desk.tunnel
+    assert (tunnel.capability, tunnel.moves, tunnel.highest) == (Capability.PENDING, 0, {})
+    assert len(messages(effects)) == 1
+
+
+def test_what_the_store_knows_and_charon_does_not_is_forgotten_with_the_first_complete_listing() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.core.remember([(remembered(Role.GATEWAY), frozenset({SPI_UP}))])
+    assert some(Forget, desk.listed(OTHER, complete=False)) == []
+    assert some(Forget, desk.listed(OTHER)) == [Forget(KEY)]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "stored", "capability"),
+    [
+        (Agreement.OFF, Capability.NEGOTIATED, Capability.NONE),
+        (Agreement.CONFIGURED, Capability.NEGOTIATED, Capability.CONFIGURED),
+        (Agreement.NEGOTIATE, Capability.CONFIGURED, Capability.PENDING),
+        (Agreement.NEGOTIATE, Capability.NONE, Capability.PENDING),
+    ],
+)
+def test_the_settings_have_the_last_word_on_what_the_store_knows(
+    agreement: Agreement, stored: Capability, capability: Capability
+) -> None:
+    desk = Desk(Role.GATEWAY, agreement)
+    desk.core.remember([(remembered(Role.GATEWAY, stored), frozenset({SPI_UP}))])
+    desk.listed(GATEWAYS)
+    assert desk.tunnel.capability is capability
+
+
+@ROLES
+def test_new_settings_begin_anew_only_where_the_agreement_changed(role: Role) -> None:
+    desk = negotiated(role)
+    assert desk.core.reconfigure(settings(role, path_validation=False)) == ()
+    effects = desk.core.reconfigure(settings(role, Agreement.OFF))
+    assert one(CapabilityChanged, effects).capability is Capability.NONE
+    assert one(Watch, effects).sources == ()
+    again = desk.core.reconfigure(settings(role))
+    assert [type(message) for message in messages(again)] == [Hello]
+    assert len(timers(again, TimerKind.HELLO)) == 1
+
+
+def test_the_name_of_a_connection_counts_more_than_the_star() -> None:
+    own, star = TunnelSettings(agreement=Agreement.OFF), TunnelSettings(agreement=Agreement.CONFIGURED)
+    both = Settings(role=Role.GATEWAY, tunnels={"home": own, "*": star})
+    assert (both.of("home"), both.of("work")) == (own, star)
+    assert Settings(role=Role.GATEWAY).of("home") == TunnelSettings()
+
+
+def test_no_verdict_is_left_when_a_tunnel_is_switched_off_during_a_move() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.held(B, packet_id=1)
+    move = one(MoveStates, desk.verified(1, 10))
+    desk.core.reconfigure(settings(Role.GATEWAY, Agreement.OFF))
+    effects = desk.moved(move)
+    assert some(GiveVerdict, effects) == [GiveVerdict(packet_id=1)]
+    assert one(Watch, effects).sources == ()
+    assert messages(effects) == []
