@@ -11,101 +11,103 @@ under way) the first message moves the newer ones, the second the older. No stat
 deleted and installed again. Old and new addresses may be equal: states are then cloned in place.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Final
 
-from swanroam.kernel.policies import MirroredPolicy
-from swanroam.model.path import IPAddress, Path
+from swanroam.kernel.policies import Ends, MirroredPolicy
+from swanroam.model.path import Path
 from swanroam.wire.xfrm.migrate import ENTRIES_MAX, KmAddress, MigrateEntry, pack_migrate
 from swanroam.wire.xfrm.policies import Template
 from swanroam.wire.xfrm.structs import Direction, Mode
 
-__all__ = ["Step", "is_at", "step"]
+__all__ = ["Step", "Steps"]
 
-_ADDRESSED = (Mode.TUNNEL, Mode.BEET)
+_ADDRESSED: Final = (Mode.TUNNEL.value, Mode.BEET.value)
+_OUT: Final = Direction.OUT.value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One MIGRATE message, and what the policy's templates are when it succeeded."""
+    """One MIGRATE message, and where the policy's templates are when it succeeded."""
 
     policy: MirroredPolicy
     reqid: int
     payload: bytes
-    templates: tuple[Template, ...]
+    ends: tuple[Ends, ...]
 
-    @property
-    def operation(self) -> str:
-        """For people."""
+    def __str__(self) -> str:
         policy = self.policy.policy
         selector, direction = policy.selector, Direction(policy.direction).name.lower()
-        ends = f"{selector.source}/{selector.source_length} {selector.destination}/{selector.destination_length}"
-        return f"migrate {direction} policy {ends} of reqid {self.reqid}"
+        between = f"{selector.source}/{selector.source_length} {selector.destination}/{selector.destination_length}"
+        return f"migrate {direction} policy {between} of reqid {self.reqid}"
 
 
-def is_at(policy: MirroredPolicy, reqid: int, path: Path) -> bool:
-    """Whether the policy's templates of this reqid have the outer addresses of `path`."""
-    ends = _ends(path, policy.direction)
-    return all((template.source, template.destination) == ends for template in _addressed(policy, reqid))
+class Steps:
+    """Makes the messages of one move, from `old` to `new`."""
 
+    def __init__(self, old: Path, new: Path) -> None:
+        self._states_move = old.local.address != new.local.address or old.remote.address != new.remote.address
+        self._old = _both_ends(old)
+        self._new = _both_ends(new)
+        self._kmaddress = KmAddress(new.local.address, new.remote.address)
+        self._packed: dict[tuple[Ends, Ends, int, int, int], bytes] = {}
 
-def step(policy: MirroredPolicy, reqid: int, old: Path, new: Path, kmaddress: KmAddress | None = None) -> Step:
-    """The message that moves a policy from where it is to `new`, and one state of each direction from `old`."""
-    ends = _ends(new, policy.direction)
-    templates = tuple(
-        replace(template, source=ends[0], destination=ends[1])
-        if template.reqid == reqid and template.mode in _ADDRESSED
-        else template
-        for template in policy.policy.templates
-    )
-    return Step(
-        policy=policy,
-        reqid=reqid,
-        templates=templates,
-        payload=pack_migrate(
+    def done(self, policy: MirroredPolicy, reqid: int) -> bool:
+        """Whether the policy's templates of this reqid have the new addresses."""
+        new = self._new[policy.direction == _OUT]
+        templates = policy.policy.templates
+        return all(
+            ends == new
+            for template, ends in zip(templates, policy.ends, strict=True)
+            if template.reqid == reqid and template.mode in _ADDRESSED
+        )
+
+    def step(self, policy: MirroredPolicy, reqid: int, *, inform: bool = False) -> Step:
+        """The message that moves a policy from where it is, and one state of each direction from the old addresses.
+
+        With `inform` the kernel tells key managers the new addresses.
+        """
+        out = policy.direction == _OUT
+        new = self._new[out]
+        # One entry for each old place: the kernel refuses two for the same addresses, protocol, mode and reqid.
+        entries: dict[tuple[Ends, int, int], bytes] = {}
+        ends: list[Ends] = []
+        for template, place in zip(policy.policy.templates, policy.ends, strict=True):
+            moves = template.reqid == reqid and template.mode in _ADDRESSED
+            ends.append(new if moves else place)
+            if moves:
+                entries[place, template.protocol, template.mode] = self._entry(template, place, new)
+        for direction in (out, not out) if self._states_move else ():
+            for template in policy.policy.templates:
+                key = self._old[direction], template.protocol, template.mode
+                if template.reqid == reqid and key not in entries:
+                    entries[key] = self._entry(template, self._old[direction], self._new[direction])
+        payload = pack_migrate(
             policy.raw_selector,
             policy.direction,
-            _limited(_entries(policy, reqid, old, new)),
+            b"".join(list(entries.values())[:ENTRIES_MAX]),
             type_=policy.policy.type,
             if_id=policy.policy.if_id,
-            kmaddress=kmaddress,
-        ),
-    )
+            kmaddress=self._kmaddress if inform else None,
+        )
+        return Step(policy, reqid, payload, tuple(ends))
+
+    def _entry(self, template: Template, old: Ends, new: Ends) -> bytes:
+        key = old, new, template.protocol, template.mode, template.reqid
+        if key not in self._packed:
+            self._packed[key] = MigrateEntry(
+                old_source=old[0],
+                old_destination=old[1],
+                new_source=new[0],
+                new_destination=new[1],
+                reqid=template.reqid,
+                protocol=template.protocol,
+                mode=template.mode,
+            ).pack()
+        return self._packed[key]
 
 
-def _ends(path: Path, direction: int) -> tuple[IPAddress, IPAddress]:
-    """(source, destination) of what a policy of this direction protects."""
+def _both_ends(path: Path) -> tuple[Ends, Ends]:
+    """Source and destination of what comes in, and of what goes out."""
     local, remote = path.local.address, path.remote.address
-    return (local, remote) if direction == Direction.OUT else (remote, local)
-
-
-def _addressed(policy: MirroredPolicy, reqid: int) -> list[Template]:
-    return [t for t in policy.policy.templates if t.reqid == reqid and t.mode in _ADDRESSED]
-
-
-def _entries(policy: MirroredPolicy, reqid: int, old: Path, new: Path) -> Iterator[MigrateEntry]:
-    for template in _addressed(policy, reqid):
-        yield _entry(template, (template.source, template.destination), _ends(new, policy.direction))
-    opposite = Direction.IN if policy.direction == Direction.OUT else Direction.OUT
-    for direction in (policy.direction, opposite):
-        for template in policy.policy.templates:
-            if template.reqid == reqid and old != new:
-                yield _entry(template, _ends(old, direction), _ends(new, direction))
-
-
-def _entry(template: Template, old: tuple[IPAddress, IPAddress], new: tuple[IPAddress, IPAddress]) -> MigrateEntry:
-    return MigrateEntry(
-        old_source=old[0],
-        old_destination=old[1],
-        new_source=new[0],
-        new_destination=new[1],
-        reqid=template.reqid,
-        protocol=template.protocol,
-        mode=template.mode,
-    )
-
-
-def _limited(entries: Iterable[MigrateEntry]) -> list[MigrateEntry]:
-    # The kernel refuses two entries for the same old addresses, protocol, mode and reqid.
-    unique = {(e.old_source, e.old_destination, e.protocol, e.mode): e for e in reversed(list(entries))}
-    return list(reversed(unique.values()))[:ENTRIES_MAX]
+    return (remote, local), (local, remote)

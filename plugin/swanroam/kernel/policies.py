@@ -1,8 +1,9 @@
 """A mirror of the kernel's policies by reqid, so that a move need not ask for them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from swanroam.errors import WireError
+from swanroam.model.path import IPAddress
 from swanroam.wire.netlink import NetlinkMessage
 from swanroam.wire.xfrm.events import (
     Migrated,
@@ -14,23 +15,38 @@ from swanroam.wire.xfrm.events import (
 )
 from swanroam.wire.xfrm.migrate import Migrate
 from swanroam.wire.xfrm.policies import Policy, Template
-from swanroam.wire.xfrm.structs import Direction, XfrmSelector
+from swanroam.wire.xfrm.structs import Direction, Mark, XfrmSelector
 
-__all__ = ["MirroredPolicy", "PolicyMirror"]
+__all__ = ["Ends", "MirroredPolicy", "PolicyMirror"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+Ends = tuple[IPAddress, IPAddress]
+"""Outer source and destination."""
+
+
+@dataclass(frozen=True, slots=True)
 class MirroredPolicy:
     """A policy with templates, as far as a move needs it."""
 
     policy: Policy
     raw_selector: bytes = field(repr=False)
     """Struct xfrm_selector as the kernel gave it, padding included."""
+    ends: tuple[Ends, ...]
+    """Where each of the policy's templates is now: MIGRATE changes that, and nothing else of a policy."""
 
     @property
     def direction(self) -> int:
         """One of Direction."""
         return self.policy.direction
+
+    @property
+    def mark(self) -> Mark | None:
+        """The mark of packets that it is for."""
+        return self.policy.mark
+
+    def at(self, ends: tuple[Ends, ...]) -> "MirroredPolicy":
+        """The same with other ends of its templates."""
+        return MirroredPolicy(self.policy, self.raw_selector, ends)
 
 
 class PolicyMirror:
@@ -79,18 +95,18 @@ class PolicyMirror:
                 return False
         return True
 
-    def moved(self, index: int, templates: tuple[Template, ...]) -> None:
-        """A policy has other templates: the answer to a MIGRATE of our own."""
+    def moved(self, index: int, ends: tuple[Ends, ...]) -> None:
+        """A policy's templates are elsewhere: the answer to a MIGRATE of our own."""
         if known := self._by_index.get(index):
-            self._by_index[index] = replace(known, policy=replace(known.policy, templates=templates))
+            self._by_index[index] = known.at(ends)
 
     def _set(self, policy: Policy, payload: bytes) -> None:
         self._remove(policy.index)
         reqids = {template.reqid for template in policy.templates if template.reqid}
         if not reqids or policy.direction not in tuple(Direction):
             return
-        raw_selector = payload[: XfrmSelector.LAYOUT.size]
-        self._by_index[policy.index] = MirroredPolicy(policy=policy, raw_selector=raw_selector)
+        ends = tuple((template.source, template.destination) for template in policy.templates)
+        self._by_index[policy.index] = MirroredPolicy(policy, payload[: XfrmSelector.LAYOUT.size], ends)
         for reqid in reqids:
             self._indexes.setdefault(reqid, set()).add(policy.index)
 
@@ -106,19 +122,16 @@ class PolicyMirror:
         # The event has no index and no mark; a policy that it does not mean has other selectors or other templates.
         reqids = {entry.reqid for entry in migrate.entries}
         for index in sorted(set().union(*(self._indexes.get(reqid, set()) for reqid in reqids))):
-            policy = self._by_index[index].policy
+            known = self._by_index[index]
+            policy = known.policy
             if (policy.selector, policy.direction, policy.type) == (migrate.selector, migrate.direction, migrate.type):
-                self.moved(index, tuple(_migrated(template, migrate) for template in policy.templates))
+                pairs = zip(policy.templates, known.ends, strict=True)
+                self.moved(index, tuple(_migrated(template, ends, migrate) for template, ends in pairs))
 
 
-def _migrated(template: Template, migrate: Migrate) -> Template:
+def _migrated(template: Template, ends: Ends, migrate: Migrate) -> Ends:
     for entry in migrate.entries:
-        if (entry.old_source, entry.old_destination, entry.protocol, entry.mode, entry.reqid) == (
-            template.source,
-            template.destination,
-            template.protocol,
-            template.mode,
-            template.reqid,
-        ):
-            return replace(template, source=entry.new_source, destination=entry.new_destination)
-    return template
+        same = (entry.protocol, entry.mode, entry.reqid) == (template.protocol, template.mode, template.reqid)
+        if same and (entry.old_source, entry.old_destination) == ends:
+            return entry.new_source, entry.new_destination
+    return ends

@@ -5,19 +5,18 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
-from swanroam.kernel.migration import Step, is_at, step
+from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import NLMSG_ERROR, Flag, NetlinkMessage, pack_message
-from swanroam.wire.xfrm.aevents import AeState
+from swanroam.wire.xfrm.aevents import AeState, pack_sent
 from swanroam.wire.xfrm.events import XfrmEvent, decode_event
-from swanroam.wire.xfrm.migrate import KmAddress
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
 from swanroam.wire.xfrm.structs import Direction, Group, Mark, Msg
 
@@ -28,6 +27,9 @@ log = logging.getLogger(__name__)
 NETLINK_XFRM: Final = 6
 IKE_PORT: Final = 500
 STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
+REQUEST: Final = Flag.REQUEST.value
+REQUEST_ACK: Final = (Flag.REQUEST | Flag.ACK).value
+REPLACE: Final = Flag.REPLACE.value
 BLOCKED: Final = 0xFFFF_FFFF
 """A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
 MARGIN: Final = 16
@@ -167,18 +169,16 @@ class KernelStates:
             raise failure
 
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
+        outbound = self._outbound(children, old, new)
+        plan = Steps(old, new)
         steps: list[Step] = []
         for reqid in _reqids(children):
             policies = self._mirror.of_reqid(reqid)
             if not policies:
                 return KernelRefused(f"policies of reqid {reqid}", errno.ENOENT)
-            policies.sort(key=lambda policy: policy.direction != Direction.OUT)
-            steps += [
-                step(policy, reqid, old, new)
-                for policy in policies
-                if policy.direction != self._last and not is_at(policy, reqid, new)
-            ]
-        return self._perform(steps, self._outbound(children, old, new), new)
+            left = [p for p in policies if p.direction != self._last and not plan.done(p, reqid)]
+            steps += [plan.step(policy, reqid) for policy in sorted(left, key=_outbound_first)]
+        return self._perform(steps, outbound, new)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -190,25 +190,25 @@ class KernelStates:
 
     def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         outbound, inbound = self._outbound(children, old, new), self._inbound(children, old, new)
+        plan = Steps(old, new)
         steps: list[Step] = []
         for reqid in _reqids(children):
             policies = self._mirror.of_reqid(reqid)
             carrier = max(
                 (policy for policy in policies if policy.direction != Direction.OUT),
-                key=lambda policy: (not is_at(policy, reqid, new), policy.direction == self._last),
+                key=lambda policy: (not plan.done(policy, reqid), policy.direction == self._last),
                 default=None,
             )
             if carrier is None:
                 return KernelRefused(f"inbound policies of reqid {reqid}", errno.ENOENT)
-            policies.sort(key=lambda policy: policy.direction != Direction.OUT)
-            rest = [p for p in policies if p is not carrier and not is_at(p, reqid, new)]
-            steps += [step(policy, reqid, old, new) for policy in rest]
+            rest = [p for p in policies if p is not carrier and not plan.done(p, reqid)]
+            steps += [plan.step(policy, reqid) for policy in sorted(rest, key=_outbound_first)]
             # Each message moves one state of each direction. For more than these, the carrier goes several times.
             left = max(sum(ae.reqid == reqid for ae in states) for states in (outbound, inbound))
             for _ in range(left - len(rest) - 1):
-                steps.append(step(carrier, reqid, old, new))
-                carrier = _after(steps[-1])
-            steps.append(step(carrier, reqid, old, new, KmAddress(new.local.address, new.remote.address)))
+                steps.append(plan.step(carrier, reqid))
+                carrier = carrier.at(steps[-1].ends)
+            steps.append(plan.step(carrier, reqid, inform=True))
         return self._perform(steps, outbound, new)
 
     def _perform(self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path) -> KernelRefused | None:
@@ -221,15 +221,13 @@ class KernelStates:
         if not steps:
             return None
         moving = [ae for ae in outbound if (ae.sent & BLOCKED) + MARGIN < BLOCKED]
-        requests = [_Request("block", Msg.NEWAE, _with_sent(ae, BLOCKED).pack(), Flag.REPLACE) for ae in moving]
+        requests = [_Request("block", Msg.NEWAE, _blocked(ae), REPLACE) for ae in moving]
         requests += [_Request("sequence", Msg.GETAE, AeState(id=ae.id).pack()) for ae in moving]
-        requests += [_Request(one.operation, Msg.MIGRATE, one.payload) for one in steps]
+        requests += [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
         for ae in moving:
             # One of the two is not there; which one, depends on whether the kernel refused.
-            going_on = _with_sent(ae, ae.sent + MARGIN)
             for place in {ae.id.destination, new.remote.address}:
-                resumed = replace(going_on, id=replace(ae.id, destination=place))
-                requests.append(_Request("resume", Msg.NEWAE, resumed.pack(), Flag.REPLACE))
+                requests.append(_Request("resume", Msg.NEWAE, pack_sent(ae, ae.sent + MARGIN, place), REPLACE))
         answers = self._transact(requests)
         count = len(moving)
         for ae, answer in zip(moving, answers[count : 2 * count], strict=True):
@@ -237,9 +235,9 @@ class KernelStates:
         failure = None
         for one, answer in zip(steps, answers[2 * count :], strict=False):
             if answer.code == 0:
-                self._mirror.moved(one.policy.policy.index, one.templates)
+                self._mirror.moved(one.policy.policy.index, one.ends)
             else:
-                failure = failure or KernelRefused(one.operation, answer.code)
+                failure = failure or KernelRefused(str(one), answer.code)
         return failure
 
     def _check_overlap(self, before: AeState, answer: _Answer, new: Path) -> None:
@@ -250,8 +248,8 @@ class KernelStates:
         if sent > before.sent + MARGIN:
             self.overlaps += 1
             log.warning("state %08x sent %d packets while it was moved", before.id.spi, sent - before.sent)
-            resumed = replace(_with_sent(before, sent + MARGIN), id=replace(before.id, destination=new.remote.address))
-            self._transact([_Request("resume", Msg.NEWAE, resumed.pack(), Flag.REPLACE)])
+            resumed = pack_sent(before, sent + MARGIN, new.remote.address)
+            self._transact([_Request("resume", Msg.NEWAE, resumed, REPLACE)])
 
     def _outbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
         """Outbound states that are not at `new` yet. Raises EEXIST when the new address has the same SPI already."""
@@ -275,7 +273,7 @@ class KernelStates:
     def _sequences(self, named: Iterable[tuple[int, int, int, IPAddress]]) -> list[AeState]:
         requests: list[_Request] = []
         for reqid, spi, direction, destination in dict.fromkeys(named):
-            marks = (p.policy.mark for p in self._mirror.of_reqid(reqid) if p.direction == direction)
+            marks = (p.mark for p in self._mirror.of_reqid(reqid) if p.direction == direction)
             ident = SaId(destination=destination, spi=spi, mark=next(marks, None))
             requests.append(_Request("sequence", Msg.GETAE, AeState(id=ident).pack()))
         reports = (map(self._sequence_report, answer.messages) for answer in self._transact(requests))
@@ -301,8 +299,8 @@ class KernelStates:
         for index, request in enumerate(requests):
             sequence = next(self._sequence) & 0xFFFFFFFF
             indexes[sequence] = index
-            ack = Flag.ACK if index == len(requests) - 1 else 0
-            data.append(pack_message(request.type, request.flags | Flag.REQUEST | ack, sequence, request.payload))
+            flags = request.flags | (REQUEST_ACK if index == len(requests) - 1 else REQUEST)
+            data.append(pack_message(request.type, flags, sequence, request.payload))
         operation = requests[-1].operation
         self._requests.send(operation, b"".join(data))
         while True:
@@ -359,17 +357,13 @@ def _reqids(children: Iterable[ChildSa]) -> list[int]:
     return list(dict.fromkeys(child.reqid for child in children))
 
 
-def _with_sent(ae: AeState, sent: int) -> AeState:
-    """What NEWAE needs to set the last sequence number sent, and nothing else."""
-    if ae.esn_replay:
-        # With 32-bit numbers in this form the upper half is not used, with 64-bit ones it stays or is at its end.
-        number = sent if sent != BLOCKED else BLOCKED << 32 | BLOCKED
-        return AeState(id=ae.id, esn_replay=replace(ae.esn_replay, sent=number))
-    return AeState(id=ae.id, replay=replace(ae.replay, sent=sent) if ae.replay else None)
+def _outbound_first(policy: MirroredPolicy) -> bool:
+    return policy.direction != Direction.OUT
 
 
-def _after(done: Step) -> MirroredPolicy:
-    return replace(done.policy, policy=replace(done.policy.policy, templates=done.templates))
+def _blocked(ae: AeState) -> bytes:
+    # In this form a state has numbers of 64 bits, or such of 32 where the upper half is not looked at.
+    return pack_sent(ae, BLOCKED << 32 | BLOCKED if ae.esn_replay else BLOCKED, ae.id.destination)
 
 
 def _path(head: SaHead) -> Path:

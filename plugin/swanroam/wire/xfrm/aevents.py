@@ -21,7 +21,7 @@ from swanroam.wire.xfrm.structs import (
     unpack_scalar,
 )
 
-__all__ = ["AeFlag", "AeState"]
+__all__ = ["AeFlag", "AeState", "pack_sent"]
 
 
 class AeFlag(IntFlag):
@@ -115,3 +115,18 @@ class AeState:
             timer_threshold=numbers.get(Attr.ETIMER_THRESH),
             if_id=numbers.get(Attr.IF_ID, 0),
         )
+
+
+def pack_sent(state: AeState, sent: int, destination: IPAddress) -> bytes:
+    """The payload of a NEWAE that sets the last sequence number sent by `state`, now at `destination`, and no more."""
+    ident = state.id
+    named = SaId(destination=destination, spi=ident.spi, protocol=ident.protocol, mark=ident.mark)
+    if ring := state.esn_replay:
+        ring = EsnReplay(sent=sent, received=ring.received, window=ring.window, bitmap=ring.bitmap)
+        value = attribute(Attr.REPLAY_ESN_VAL, ring.pack())
+    else:
+        short = state.replay or Replay()
+        replay = Replay(sent=sent, received=short.received, bitmap=short.bitmap)
+        value = attribute(Attr.REPLAY_VAL, replay.pack())
+    mark = attribute(Attr.MARK, ident.mark.pack()) if ident.mark else b""
+    return AeState.LAYOUT.pack(named.pack(), bytes(16), 0, 0) + value + mark

@@ -3,7 +3,6 @@
 In a request all entries are in one XFRMA_MIGRATE attribute; the kernel's event has one attribute for each.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -109,7 +108,7 @@ class KmAddress:
 def pack_migrate(
     selector: bytes,
     direction: int,
-    entries: Iterable[MigrateEntry],
+    entries: bytes,
     *,
     type_: int = 0,
     if_id: int = 0,
@@ -119,10 +118,11 @@ def pack_migrate(
     """The payload of a MIGRATE request.
 
     `selector` is struct xfrm_selector as the kernel gave it: it compares all bytes where a protocol is selected.
+    `entries` are packed ones, at most ENTRIES_MAX.
     """
     parts = [
         PolicyId.LAYOUT.pack(selector, 0, direction),
-        attribute(Attr.MIGRATE, b"".join(entry.pack() for entry in entries)),
+        attribute(Attr.MIGRATE, entries),
     ]
     if type_:
         parts.append(attribute(Attr.POLICY_TYPE, PolicyType(type_).pack()))
@@ -152,7 +152,7 @@ class Migrate:
         return pack_migrate(
             self.selector.pack(),
             self.direction,
-            self.entries,
+            b"".join(entry.pack() for entry in self.entries),
             type_=self.type,
             if_id=self.if_id,
             kmaddress=self.kmaddress,
