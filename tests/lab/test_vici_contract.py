@@ -57,8 +57,8 @@ def pair() -> Iterator[Pair]:
     sweep(FAMILY)
     names = [f"{FAMILY}{os.getpid()}-{end}" for end in "tg"]
     batch("ip", [f"netns add {name}" for name in names])
-    # Unix sockets cannot be bound on the root file system of the guest.
-    folder = Path(tempfile.mkdtemp(prefix=FAMILY, dir="/run"))
+    # Unix sockets cannot be bound on the root file system of the guest, and /run is private to each charon.
+    folder = Path(tempfile.mkdtemp(prefix=FAMILY, dir="/dev/shm"))
     batch("ip", [f"link add wan0 netns {names[0]} type veth peer name wan0 netns {names[1]}"])
     hosts = []
     for name, address in zip(names, ("192.0.2.2", GATEWAY_WAN), strict=True):
@@ -84,7 +84,6 @@ def pair() -> Iterator[Pair]:
             end.kill()
         for host in hosts:
             host.close()
-            host.namespace.close()
         batch("ip", [f"netns del {name}" for name in names])
         shutil.rmtree(folder)
 
