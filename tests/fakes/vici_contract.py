@@ -15,7 +15,7 @@ from swanroam.charon.protocols import CharonEvent, EventKind
 from swanroam.errors import CharonRefused
 from swanroam.model.tunnel import IkeSa, Mode
 
-__all__ = ["CharonUnderTest", "Told", "ViciContract", "with_charon"]
+__all__ = ["CharonUnderTest", "Told", "ViciContract", "until", "with_charon", "with_tunnel"]
 
 DEADLINE_S = 30.0
 
@@ -47,6 +47,13 @@ class Told:
                 self.seen.append(event)
                 if event.kind == kind and event.up == up:
                     return event
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread brings about."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.002)  # noqa: ASYNC110 - other threads do not set this loop's events
 
 
 def with_charon(path: Path, story: Callable[[CharonCommands, Told], Awaitable[None]]) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Never
+from typing import Final
 
 from swanroam.charon.connection import ViciConnection
 from swanroam.charon.decode import decode_event
@@ -113,9 +113,9 @@ class CharonEvents:
         known = [kind for kind in REGISTERED if connection.register(kind, self._timeout_s)]
         self.unsupported = frozenset(REGISTERED) - frozenset(known)
 
-    def _listen(self, connection: ViciConnection) -> Never:
+    def _listen(self, connection: ViciConnection) -> None:
         try:
-            while True:
+            while not self._stopping.is_set():
                 self._hand_over(*connection.next_event(self._timeout_s))
         finally:
             self.ignored[MALFORMED] += connection.malformed
