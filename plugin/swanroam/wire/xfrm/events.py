@@ -68,20 +68,19 @@ class Acquire:
         """From the payload. Attributes are those of the policy, and are read as such."""
         raw, _spi, protocol = _ID.unpack(data)
         selector = XfrmSelector.unpack(data, 40)
-        policy = Policy.unpack(data, 96, attributes=False)
+        attributes = padded_to_u64(96 + USERPOLICY_INFO_SIZE + _ACQUIRE_TAIL.size)
+        policy = Policy.unpack(data, 96, attributes_at=attributes)
         sequence = _ACQUIRE_TAIL.unpack(data, 96 + USERPOLICY_INFO_SIZE)[3]
         # The struct has no family of its own: the outer addresses are of that of the templates, or of the packet.
         family = selector.family
-        attributes = padded_to_u64(96 + USERPOLICY_INFO_SIZE + _ACQUIRE_TAIL.size)
-        whole = Policy.unpack(policy.pack_info() + data[attributes:])
-        if whole.templates:
-            family = whole.templates[0].family or family
+        if policy.templates:
+            family = policy.templates[0].family or family
         return cls(
             source=unpack_address(data[24:40], family, "xfrm_user_acquire.sel.family", 80, unspecified=True),
             destination=unpack_address(raw, family, "xfrm_user_acquire.sel.family", 80, unspecified=True),
             protocol=protocol,
             selector=selector,
-            policy=whole,
+            policy=policy,
             sequence=sequence,
         )
 

@@ -220,16 +220,20 @@ class Policy:
         )
 
     @classmethod
-    def unpack(cls, data: bytes, offset: int = 0, *, attributes: bool = True) -> Self:
-        """From `offset` in the payload of a NEWPOLICY or UPDPOLICY message; without `attributes` the struct alone."""
+    def unpack(cls, data: bytes, offset: int = 0, *, attributes: bool = True, attributes_at: int | None = None) -> Self:
+        """From `offset` in the payload of a NEWPOLICY or UPDPOLICY message; without `attributes` the struct alone.
+
+        The attributes are at `attributes_at`; None: behind the struct.
+        """
         if len(data) - offset < USERPOLICY_INFO_SIZE:
             there = max(len(data) - offset, 0)
             raise WireError("xfrm_userpolicy_info", offset, f"{there} bytes where {USERPOLICY_INFO_SIZE} are needed")
         priority, index, direction, action, flags, share = _INFO.unpack(data, offset + _INFO_AT)
+        start = offset + USERPOLICY_INFO_SIZE if attributes_at is None else attributes_at
         templates: list[Template] = []
         others: list[tuple[int, bytes]] = []
         type_, mark, if_id = 0, None, 0
-        for attr, at, value in located_attributes(data, offset + USERPOLICY_INFO_SIZE) if attributes else ():
+        for attr, at, value in located_attributes(data, start) if attributes else ():
             until = data[: at + len(value)]
             if attr == Attr.TMPL:
                 steps = range(at, len(until), Template.LAYOUT.size)
