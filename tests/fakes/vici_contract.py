@@ -52,8 +52,8 @@ class Told:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread brings about."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.002)  # noqa: ASYNC110 - other threads do not set this loop's events
+        while not condition():  # noqa: ASYNC110 - other threads do not set this loop's events
+            await asyncio.sleep(0.002)
 
 
 def with_charon(path: Path, story: Callable[[CharonCommands, Told], Awaitable[None]]) -> None:
