@@ -265,6 +265,17 @@ def test_a_source_that_left_is_held_again_after_its_time(gcm_tunnel: None) -> No
         until(lambda: "expires" not in run("nft", "list", "set", "inet", "swanroam", "leaving"))
         say(b"late")
         assert str(held(queue).packet.source) == NEW
+        packet_filter.watch(watched(OLD))
+        assert packet_filter.process_events()
+
+
+def test_a_source_that_is_no_longer_leaving_is_held_at_once(gateway: Gateway) -> None:
+    packet_filter, queue = gateway
+    packet_filter.watch(watched(OLD, leaving=(NEW,)))
+    packet_filter.watch(watched(OLD))
+    assert packet_filter.process_events()
+    say(b"back again")
+    assert str(held(queue).packet.source) == NEW
 
 
 def test_a_wrong_key_is_a_bad_icv_and_a_number_in_the_window_is_replayed(gateway: Gateway) -> None:

@@ -9,28 +9,24 @@ import itertools
 import os
 import re
 import subprocess
-from collections import Counter
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
 from swanroam.errors import KernelRefused, WireError
+from swanroam.kernel.elements import WantedElements
 from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.effects import Watch
-from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NLMSG_ERROR
 from swanroam.wire.nftables import (
     NFNLGRP_NFTABLES,
     Change,
-    Element,
     ElementChange,
     Transaction,
     counter_query,
     name_of_table,
     pack_delete_table,
     pack_transactions,
-    set_key,
     unpack_counter,
 )
 from swanroam.wire.ruleset import COUNTERS, ruleset
@@ -41,8 +37,6 @@ NFT_TIMEOUT_S: Final = 30.0
 LEAVING_MS: Final = 5000
 """How long packets of a left path may still be under way; the far side of reordering seen on mobile networks."""
 REMOVALS: Final = frozenset((Change.DELTABLE, Change.DELCHAIN, Change.DELRULE, Change.DELSET, Change.DELOBJ))
-# Known sources come before what is held, so that no packet of a known source is held meanwhile.
-SET_ORDER: Final = ("leaving", "leaving6", "known", "known6", "bound", "bound6", "roaming")
 
 
 class PacketFilter:
@@ -63,12 +57,9 @@ class PacketFilter:
         program: str = "nft",
     ) -> None:
         self._role, self._table, self._queue, self._port = role, table, queue, port
-        self._leaving_ms, self._program = leaving_ms, program
+        self._program = program
         self._sequence = itertools.count(1)
-        self._watched: dict[TunnelKey, frozenset[Element]] = {}
-        self._leaving: dict[TunnelKey, frozenset[Element]] = {}
-        # Two keys may want the same element while one tunnel takes over from another.
-        self._users: Counter[Element] = Counter()
+        self._elements = WantedElements(holds=role is Role.GATEWAY, leaving_ms=leaving_ms)
         self._installed = False
         self._whole = False
         self._requests = NetfilterSocket()
@@ -104,11 +95,8 @@ class PacketFilter:
         self._run_nft(ruleset(self._role, table=self._table, queue=self._queue, port=self._port))
         self._drain_events()  # those of our own installation, and of what it replaced
         self._installed = self._whole = True
-        wanted = [ElementChange(element, add=True) for element in self._users]
-        leaving = frozenset().union(*self._leaving.values())
-        wanted += [ElementChange(element, add=True, timeout_ms=self._leaving_ms) for element in leaving]
         try:
-            self._apply(wanted)
+            self._apply(self._elements.everything())
         except KernelRefused:
             self._whole = False
             raise
@@ -126,12 +114,11 @@ class PacketFilter:
 
     def watch(self, watch: Watch) -> None:
         """Have the table hold what `watch` says of its tunnel, in one transaction."""
-        leaving = frozenset(self._pairs("leaving", watch.leaving, watch.spis)) if self._holds else frozenset()
-        self._replace(watch.key, frozenset(self._elements(watch)), leaving)
+        self._change(self._elements.watch(watch))
 
     def unwatch(self, key: TunnelKey) -> None:
         """Forget a tunnel; one that is not watched is no error."""
-        self._replace(key, frozenset(), frozenset())
+        self._change(self._elements.unwatch(key))
 
     def process_events(self) -> bool:
         """Read the change events that wait, and say whether the table is still whole."""
@@ -152,42 +139,9 @@ class PacketFilter:
                 raise KernelRefused(f"nft counter {name} ({error})", errno.EBADMSG) from error
         return counts
 
-    @property
-    def _holds(self) -> bool:
-        return self._role is Role.GATEWAY
-
-    def _elements(self, watch: Watch) -> Iterable[Element]:
-        for spi in watch.spis:
-            for inner in watch.inner:
-                yield Element("bound" if inner.version == 4 else "bound6", set_key(spi, inner))
-            if self._holds:
-                yield Element("roaming", set_key(spi))
-        if self._holds:
-            yield from self._pairs("known", watch.sources, watch.spis)
-
-    @staticmethod
-    def _pairs(name: str, sources: Iterable[IPAddress], spis: Iterable[int]) -> Iterable[Element]:
-        for source, spi in itertools.product(sources, spis):
-            yield Element(name if source.version == 4 else f"{name}6", set_key(source, spi))
-
-    def _replace(self, key: TunnelKey, wanted: frozenset[Element], leaving: frozenset[Element]) -> None:
-        had = self._watched.pop(key, frozenset())
-        new = [element for element in wanted - had if not self._users[element]]
-        self._users.update(wanted)
-        self._users.subtract(had)
-        gone = [element for element in had - wanted if not self._users[element]]
-        for element in had - wanted:
-            if not self._users[element]:
-                del self._users[element]
-        # The kernel takes leaving elements out by itself; one that is there already keeps its time.
-        left = leaving - self._leaving.pop(key, frozenset())
-        if wanted:
-            self._watched[key], self._leaving[key] = wanted, leaving
+    def _change(self, changes: list[ElementChange]) -> None:
         if not self._installed:
             return
-        changes = [ElementChange(element, add=True) for element in new]
-        changes += [ElementChange(element, add=True, timeout_ms=self._leaving_ms) for element in left]
-        changes += [ElementChange(element, add=False) for element in gone]
         try:
             self._apply(changes)
         except KernelRefused as refused:
@@ -198,8 +152,7 @@ class PacketFilter:
             self.resync()
 
     def _apply(self, changes: list[ElementChange]) -> None:
-        changes.sort(key=lambda change: (not change.add, SET_ORDER.index(change.element.set_name)))
-        for transaction in pack_transactions(self._table, changes, self._next_sequence(2 + len(changes))):
+        for transaction in pack_transactions(self._table, changes, self._next_sequence(2 + 2 * len(changes))):
             self._commit(transaction)
 
     def _next_sequence(self, count: int) -> int:

@@ -1,0 +1,80 @@
+"""Which elements the sets of the packet filter should have, and what changes when a tunnel does."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from swanroam.model.effects import Watch
+from swanroam.model.path import IPAddress
+from swanroam.model.tunnel import TunnelKey
+from swanroam.wire.nftables import Element, ElementChange, set_key
+
+__all__ = ["WantedElements"]
+
+LEAVING: Final = frozenset(("leaving", "leaving6"))
+# Known sources come before what is held, so that no packet of a known source is held meanwhile.
+ORDER: Final = ("leaving", "leaving6", "known", "known6", "bound", "bound6", "roaming")
+
+
+class WantedElements:
+    """The elements of all watched tunnels. `holds`: whether ESP is held here, as on a gateway.
+
+    Changes are to be made as returned, in one transaction: additions first.
+    """
+
+    def __init__(self, *, holds: bool, leaving_ms: int) -> None:
+        self._holds, self._leaving_ms = holds, leaving_ms
+        self._watched: dict[TunnelKey, frozenset[Element]] = {}
+        # Two keys may want the same element while one tunnel takes over from another.
+        self._users: Counter[Element] = Counter()
+
+    def watch(self, watch: Watch) -> list[ElementChange]:
+        """What changes when a tunnel is watched as said from now on."""
+        return self._replace(watch.key, frozenset(self._elements(watch)))
+
+    def unwatch(self, key: TunnelKey) -> list[ElementChange]:
+        """What changes when a tunnel is forgotten; nothing when it was not watched."""
+        return self._replace(key, frozenset())
+
+    def everything(self) -> list[ElementChange]:
+        """What fills empty sets."""
+        return sorted(map(self._addition, self._users), key=_order)
+
+    def _elements(self, watch: Watch) -> Iterator[Element]:
+        for spi in watch.spis:
+            for inner in watch.inner:
+                yield _element("bound", inner, spi, inner)
+            if not self._holds:
+                continue
+            yield Element("roaming", set_key(spi))
+            for source in watch.sources:
+                yield _element("known", source, source, spi)
+            for source in watch.leaving:
+                yield _element("leaving", source, source, spi)
+
+    def _replace(self, key: TunnelKey, wanted: frozenset[Element]) -> list[ElementChange]:
+        had = self._watched.pop(key, frozenset())
+        new = [element for element in wanted - had if not self._users[element]]
+        self._users.update(wanted)
+        self._users.subtract(had)
+        gone = [element for element in had if not self._users[element]]
+        for element in gone:
+            del self._users[element]
+        if wanted:
+            self._watched[key] = wanted
+        changes = [self._addition(element) for element in new]
+        # The kernel may have forgotten these already, and refuses to remove what is not there.
+        changes += [self._addition(element) for element in gone if element.set_name in LEAVING]
+        changes += [ElementChange(element, add=False) for element in gone]
+        return sorted(changes, key=_order)
+
+    def _addition(self, element: Element) -> ElementChange:
+        return ElementChange(element, add=True, timeout_ms=self._leaving_ms if element.set_name in LEAVING else None)
+
+
+def _element(name: str, address: IPAddress, *fields: IPAddress | int) -> Element:
+    return Element(name if address.version == 4 else f"{name}6", set_key(*fields))
+
+
+def _order(change: ElementChange) -> tuple[bool, int]:
+    return not change.add, ORDER.index(change.element.set_name)

@@ -1,0 +1,184 @@
+"""Messages of nf_tables, the rules' text, and the bookkeeping of wanted elements."""
+
+import struct
+from ipaddress import ip_address
+
+import pytest
+
+from swanroam.errors import WireError
+from swanroam.kernel.elements import WantedElements
+from swanroam.model.effects import Watch
+from swanroam.model.tunnel import Role, TunnelKey
+from swanroam.wire.netlink import NetlinkMessage, attribute, nested, unpack_attributes, unpack_messages
+from swanroam.wire.nftables import (
+    Change,
+    Element,
+    ElementChange,
+    counter_query,
+    name_of_table,
+    pack_delete_table,
+    pack_transactions,
+    set_key,
+    unpack_counter,
+)
+from swanroam.wire.ruleset import ruleset
+
+A, B, A6 = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
+INNER, INNER6 = ip_address("10.9.0.1"), ip_address("fd00:9::1")
+KEY = TunnelKey("home", (INNER,))
+BEGIN, END = 0x10, 0x11
+
+
+def add(name: str, *fields: int) -> ElementChange:
+    return ElementChange(Element(name, set_key(*fields)), add=True)
+
+
+def test_fields_of_a_key_are_in_network_order_without_padding() -> None:
+    assert set_key(A, 0xC0000001) == bytes.fromhex("c0000201 c0000001")
+    assert set_key(0xC0000001, A6) == bytes.fromhex("c0000001") + A6.packed
+
+
+def test_a_transaction_is_framed_and_asks_for_one_acknowledgement() -> None:
+    changes = [
+        add("known", 1),
+        add("known", 2),
+        add("roaming", 3),
+        ElementChange(Element("known", set_key(4)), add=False),
+    ]
+    (transaction,) = pack_transactions("swanroam", changes, 100)
+    messages = list(unpack_messages(transaction.data))
+    assert [message.type for message in messages] == [BEGIN, 0xA0C, 0xA0C, 0xA0E, END]
+    assert [message.sequence for message in messages] == [100, 101, 102, 103, 104]
+    assert (transaction.first, transaction.last) == (100, 103)
+    assert [bool(message.flags & 4) for message in messages] == [False, False, False, True, False]
+    assert messages[0].payload == b"\0\0\0\x0a"
+    found = dict(unpack_attributes(messages[1].payload, 4))
+    assert (messages[1].payload[0], found[1], found[2]) == (1, b"swanroam\0", b"known\0")
+    assert found[3] == nested(1, nested(1, attribute(1, set_key(1)))) + nested(1, nested(1, attribute(1, set_key(2))))
+
+
+def test_a_timeout_is_told_in_milliseconds() -> None:
+    change = ElementChange(Element("leaving", set_key(A, 1)), add=True, timeout_ms=5000)
+    (transaction,) = pack_transactions("t", [change], 1)
+    elements = dict(unpack_attributes(list(unpack_messages(transaction.data))[1].payload, 4))[3]
+    (element,) = dict(unpack_attributes(elements)).values()
+    assert dict(unpack_attributes(element))[4] == struct.pack("!Q", 5000)
+
+
+def test_no_changes_make_no_transaction() -> None:
+    assert list(pack_transactions("t", [], 1)) == []
+
+
+def test_many_changes_are_cut_into_transactions_that_fit_a_send_buffer() -> None:
+    changes = [ElementChange(Element("bound6", set_key(number, A6)), add=True) for number in range(5001)]
+    transactions = list(pack_transactions("swanroam", changes, 1))
+    assert all(len(transaction.data) < 200_000 for transaction in transactions)
+    sequences, keys = [], []
+    for transaction in transactions:
+        for message in unpack_messages(transaction.data):
+            sequences.append(message.sequence)
+            if message.type == Change.NEWSETELEM:
+                elements = dict(unpack_attributes(message.payload, 4))[3]
+                keys += [dict(unpack_attributes(element))[1][4:] for _type, element in unpack_attributes(elements)]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert keys == [change.element.key for change in changes]
+
+
+def test_a_table_is_deleted_in_a_transaction() -> None:
+    transaction = pack_delete_table("swanroam", 7)
+    messages = list(unpack_messages(transaction.data))
+    assert [(message.type, message.sequence) for message in messages] == [(BEGIN, 7), (0xA02, 8), (END, 9)]
+    assert (transaction.first, transaction.last) == (7, 8)
+
+
+def test_a_counter_is_asked_for_and_read() -> None:
+    assert dict(unpack_attributes(counter_query("t", "c"), 4)) == {1: b"t\0", 2: b"c\0", 3: b"\0\0\0\1"}
+    counted = nested(4, attribute(1, struct.pack("!Q", 600)), attribute(2, struct.pack("!Q", 7)))
+    assert unpack_counter(NetlinkMessage(0xA12, 0, 0, 0, b"\1\0\0\0" + counted)) == 7
+    for strange in (b"", nested(4), nested(4, attribute(2, b"\0\0\0\7"))):
+        with pytest.raises(WireError, match="64-bit count"):
+            unpack_counter(NetlinkMessage(0xA12, 0, 0, 0, b"\1\0\0\0" + strange))
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (b"\1\0\0\0" + attribute(1, b"swanroam\0") + attribute(2, b"known\0"), "swanroam"),
+        (b"\2\0\0\0" + attribute(1, b"swanroam\0"), None),
+        (b"\1\0\0\0" + attribute(2, b"swanroam\0"), None),
+        (b"\1\0", None),
+    ],
+)
+def test_events_tell_the_table_of_our_family(payload: bytes, name: str | None) -> None:
+    assert name_of_table(NetlinkMessage(Change.DELTABLE, 0, 0, 0, payload)) == name
+
+
+# Rules
+
+
+def test_only_the_gateway_holds_esp_and_inner_addresses_are_on_the_right_side() -> None:
+    gateway = ruleset(Role.GATEWAY, table="t", queue=10, port=20)
+    terminal = ruleset(Role.TERMINAL, table="t", queue=10, port=20)
+    assert "queue flags bypass to 10\n" in gateway
+    assert "ipsec in spi . ip saddr @bound queue to 11\n" in gateway
+    assert "@roaming" not in terminal
+    assert "esp :" not in terminal
+    assert "ipsec in spi . ip daddr @bound queue to 11\n" in terminal
+    assert "udp sport 20 udp dport 20" in terminal
+
+
+# Wanted elements
+
+
+def watched(*sources: str, key: TunnelKey = KEY, spis: tuple[int, ...] = (1,), leaving: tuple[str, ...] = ()) -> Watch:
+    return Watch(
+        key=key,
+        inner=(INNER, INNER6),
+        spis=spis,
+        sources=tuple(map(ip_address, sources)),
+        leaving=tuple(map(ip_address, leaving)),
+    )
+
+
+def told(changes: list[ElementChange]) -> list[tuple[str, str, int | None]]:
+    return [("+" if change.add else "-", change.element.set_name, change.timeout_ms) for change in changes]
+
+
+def test_a_move_adds_the_new_source_and_lets_the_old_one_leave() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    first = wanted.watch(watched("192.0.2.1"))
+    assert told(first) == [("+", "known", None), ("+", "bound", None), ("+", "bound6", None), ("+", "roaming", None)]
+    assert wanted.watch(watched("192.0.2.1")) == []
+    moved = wanted.watch(watched("192.0.2.2", leaving=("192.0.2.1",)))
+    assert told(moved) == [("+", "leaving", 500), ("+", "known", None), ("-", "known", None)]
+    assert moved[0].element.key == moved[2].element.key == set_key(A, 1)
+
+
+def test_a_source_that_is_no_longer_leaving_is_removed_even_when_the_kernel_has_forgotten_it() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    wanted.watch(watched("192.0.2.2", leaving=("192.0.2.1",)))
+    settled = wanted.watch(watched("192.0.2.2"))
+    assert told(settled) == [("+", "leaving", 500), ("-", "leaving", None)]
+
+
+def test_ipv6_sources_are_in_sets_of_their_own() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    names = {change.element.set_name for change in wanted.watch(watched("2001:db8::1", leaving=("2001:db8::2",)))}
+    assert names == {"known6", "leaving6", "bound", "bound6", "roaming"}
+
+
+def test_a_terminal_binds_and_holds_nothing() -> None:
+    wanted = WantedElements(holds=False, leaving_ms=500)
+    changes = wanted.watch(watched("192.0.2.1", leaving=("192.0.2.2",)))
+    assert told(changes) == [("+", "bound", None), ("+", "bound6", None)]
+
+
+def test_an_element_that_another_tunnel_wants_stays() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    wanted.watch(watched("192.0.2.1"))
+    successor = TunnelKey("home", (INNER, INNER6))
+    assert wanted.watch(watched("192.0.2.1", key=successor)) == []
+    assert wanted.unwatch(KEY) == []
+    assert {change.add for change in wanted.unwatch(successor)} == {False}
+    assert wanted.unwatch(successor) == []
+    assert wanted.everything() == []
