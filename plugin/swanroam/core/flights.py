@@ -1,7 +1,8 @@
 """What is under way: packets that wait for their verdict, and the one move at a time that a tunnel may be in.
 
 A second move would start from a path that the first is just leaving, so whatever wants one waits until the first is
-done and is judged by what is true then.
+done and is judged by what is true then. Moves of one tunnel are answered in the order in which they were asked for; the
+answer for a tunnel that ended meanwhile is not taken for that of its successor.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from swanroam.model.effects import Effect, GiveVerdict, MoveStates
 from swanroam.model.events import PacketHeld, PacketVerified
-from swanroam.model.path import Path
 from swanroam.model.tunnel import TunnelKey
 
 __all__ = ["Flight", "Flights"]
@@ -19,7 +19,6 @@ __all__ = ["Flight", "Flights"]
 class Flight:
     """A move that the kernel has not answered yet."""
 
-    new: Path
     packet_id: int | None
     """The held packet that made the tunnel move."""
     waiting: tuple[PacketVerified, ...] = ()
@@ -32,16 +31,21 @@ class Flights:
     def __init__(self) -> None:
         self.held: dict[int, PacketHeld] = {}
         self._moving: dict[TunnelKey, Flight] = {}
+        self._abandoned: dict[TunnelKey, int] = {}
 
     def __contains__(self, key: TunnelKey) -> bool:
         """Whether this tunnel is being moved."""
         return key in self._moving
 
+    def answers_due(self, key: TunnelKey) -> int:
+        """How many moves of tunnels with this key were asked for and not answered."""
+        return self._abandoned.get(key, 0) + (key in self._moving)
+
     def note(self, effects: Iterable[Effect], packet_id: int | None = None) -> None:
         """Take note of what effects begin and end: moves (for the sake of `packet_id`) and verdicts."""
         for effect in effects:
             if isinstance(effect, MoveStates):
-                self._moving[effect.key] = Flight(new=effect.new, packet_id=packet_id)
+                self._moving[effect.key] = Flight(packet_id=packet_id)
             elif isinstance(effect, GiveVerdict):
                 self.held.pop(effect.packet_id, None)
 
@@ -50,18 +54,19 @@ class Flights:
         flight = self._moving[key]
         self._moving[key] = replace(flight, waiting=(*flight.waiting, packet))
 
-    def finish(self, key: TunnelKey, new: Path) -> Flight | None:
-        """The move to this path was answered; None when no such move is known, as its tunnel ended meanwhile."""
-        flight = self._moving.get(key)
-        if flight is None or flight.new != new:
-            return None
-        return self._moving.pop(key)
+    def finish(self, key: TunnelKey) -> Flight | None:
+        """A move was answered; None when its tunnel ended meanwhile."""
+        abandoned = self._abandoned.pop(key, 0)
+        if abandoned > 1:
+            self._abandoned[key] = abandoned - 1
+        return None if abandoned else self._moving.pop(key, None)
 
     def abandon(self, key: TunnelKey) -> tuple[GiveVerdict, ...]:
         """Forget the move of a tunnel that is no more; the packets that waited for it are the kernel's to judge."""
         flight = self._moving.pop(key, None)
         if flight is None:
             return ()
+        self._abandoned[key] = self._abandoned.get(key, 0) + 1
         ids = [packet.packet_id for packet in flight.waiting]
         if flight.packet_id is not None:
             ids.insert(0, flight.packet_id)

@@ -259,7 +259,7 @@ class Core:
         return self._apply(gateway.on_verified(tunnel, held, event), event.packet_id)
 
     def _on_move_finished(self, event: MoveFinished) -> tuple[Effect, ...]:
-        flight = self._flights.finish(event.key, event.new)
+        flight = self._flights.finish(event.key)
         tunnel = self.table.get(event.key)
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
@@ -271,7 +271,7 @@ class Core:
         return (*self._apply(step), *self._judge(flight.waiting))
 
     def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
-        flight = self._flights.finish(event.key, event.new)
+        flight = self._flights.finish(event.key)
         tunnel = self.table.get(event.key)
         # A veto is no sign that anything differs from what is known; all other refusals are.
         look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (ListIkeSas(),)
