@@ -183,7 +183,8 @@ def test_a_tunnel_whose_selectors_let_no_message_through_is_left_alone(role: Rol
     sa = ike_sa(role)
     child = sa.children[0]
     narrow = (Selector(SERVERS, 6),)
-    other = replace(child, **{"remote_selectors" if role is Role.TERMINAL else "local_selectors": narrow})
+    terminal = role is Role.TERMINAL
+    other = replace(child, remote_selectors=narrow) if terminal else replace(child, local_selectors=narrow)
     desk = Desk(role)
     effects = desk.listed(replace(sa, children=(other,)))
     assert desk.tunnel.capability is Capability.NONE

@@ -56,6 +56,10 @@ def reasons(effects: tuple[Effect, ...]) -> list[Reason]:
     return [effect.reason for effect in some(PacketRejected, effects)]
 
 
+def phase(desk: Desk) -> Phase:
+    return desk.tunnel.phase
+
+
 def move(desk: Desk, source: IPAddress, sequence: int, packet_id: int) -> MoveStates:
     """A packet from this source that may move the tunnel, up to the move."""
     desk.held(source, packet_id=packet_id)
@@ -175,10 +179,10 @@ def test_the_terminal_is_challenged_on_its_new_path_and_its_answer_settles_it() 
     effects = follow(desk, B, 10, 1)
     sent = one(SendMessage, effects)
     assert (sent.source, sent.destination) == (FIRST_SERVER, INNER)
-    assert desk.tunnel.phase is Phase.VALIDATING
+    assert phase(desk) is Phase.VALIDATING
     answered = desk.message(PathResponse(nonce=challenge(effects).nonce))
     assert StopTimer(TimerId(KEY, TimerKind.VALIDATION)) in answered
-    assert desk.tunnel.phase is Phase.STEADY
+    assert phase(desk) is Phase.STEADY
     assert desk.tunnel.last_move is not None
     assert desk.tunnel.last_move.validated is True
     assert desk.expired(TimerKind.VALIDATION) == ()
@@ -191,9 +195,9 @@ def test_an_answer_to_another_challenge_settles_nothing() -> None:
     assert first != second
     assert desk.message(PathResponse(nonce=first.nonce)) == ()
     assert desk.message(PathResponse(nonce=b"another nonce 16")) == ()
-    assert desk.tunnel.phase is Phase.VALIDATING
+    assert phase(desk) is Phase.VALIDATING
     desk.message(PathResponse(nonce=second.nonce))
-    assert desk.tunnel.phase is Phase.STEADY
+    assert phase(desk) is Phase.STEADY
 
 
 def unanswered(desk: Desk, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
@@ -335,7 +339,7 @@ def test_a_move_of_a_tunnel_that_was_built_anew_meanwhile_is_not_the_new_ones() 
     assert verdicts(desk.listed(new)) == [1]
     assert desk.moved(first) == (ListIkeSas(),)
     assert desk.tunnel.path == AT_C
-    assert desk.tunnel.phase is Phase.STEADY
+    assert phase(desk) is Phase.STEADY
 
 
 def test_the_deadline_of_a_challenge_waits_for_a_move_that_is_under_way() -> None:

@@ -170,7 +170,7 @@ def test_two_ike_sas_of_a_reauthentication_are_one_tunnel_newest_first(role: Rol
     new = ike_sa(role, unique_id=2, ike_spis=(7, 8), spis=((0x70, 0x80),))
     desk.listed(new, complete=False)
     assert [sa.unique_id for sa in desk.tunnel.sas] == [2, 1]
-    assert len(desk.tunnel.spis) == 2
+    assert len(set(desk.tunnel.spis)) == 2
     effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
     assert one(Watch, effects).spis == desk.tunnel.spis == (0x70 if role is Role.GATEWAY else 0x80,)
     assert desk.tunnel.capability is Capability.NEGOTIATED
@@ -214,7 +214,8 @@ def test_kernel_paths_that_were_read_before_the_last_move_are_not_believed() -> 
     desk.moved(move)
     effects = desk.listed(ike_sa(Role.TERMINAL), at=at)
     assert desk.tunnel.path == path(Role.TERMINAL, B)
-    assert some(MoveStates, effects) == some(InformCharon, effects) == []
+    assert some(MoveStates, effects) == []
+    assert some(InformCharon, effects) == []
 
 
 def test_a_tunnel_that_appears_on_a_worse_source_moves_once_the_capability_is_there() -> None:

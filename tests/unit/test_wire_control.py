@@ -25,10 +25,7 @@ def message(type_: int, *attributes: bytes, version: int = VERSION, magic: bytes
 
 def test_the_bytes_of_a_hello_are_those_of_the_documented_layout() -> None:
     assert encode(HELLO) == bytes.fromhex(
-        "5352 01 01 002c 0000"
-        + "0001 0010 000102030405060708090a0b0c0d0e0f"
-        + "0002 0004 00000003"
-        + "0003 0004 00000000"
+        "5352 01 01 002c 00000001 0010 000102030405060708090a0b0c0d0e0f0002 0004 000000030003 0004 00000000"
     )
 
 
