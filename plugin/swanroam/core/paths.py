@@ -85,7 +85,8 @@ def _of_interface(route: Route, usable: list[LocalAddress], remote: IPAddress) -
     gateway, else the first. IPv6 (RFC 6724 section 5, rule 8): the address with the longest prefix in common.
     """
     own = [address for address in usable if address.interface == route.interface]
-    named = [address for address in usable if address.address == route.preferred_source][:1]
+    named = [address for address in usable if address.address == route.preferred_source]
+    named = sorted(named, key=lambda address: (address.interface != route.interface, address.interface))[:1]
     others = sorted(enumerate(own), key=lambda pair: (_distance(pair[1], route, remote), pair[0]))
     order = named + [address for _, address in others if address.address != route.preferred_source]
     for position, address in enumerate(order):
