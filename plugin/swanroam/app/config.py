@@ -73,7 +73,7 @@ class Config:
     port: int = 4555
     """UDP port of in-tunnel messages."""
     queue: int = 4555
-    """NFQUEUE number of held packets."""
+    """NFQUEUE number of held packets; that of messages is the next."""
     log_level: LogLevel = LogLevel.INFO
     preference: tuple[tuple[str, int], ...] = ()
     """(interface pattern, preference), in the order of the file."""
@@ -161,7 +161,7 @@ def _config(top: Table) -> Config | None:
         top.complain("control_socket", "is the same as vici; accepted: a path of its own")
     state_dir = _path(top, "state_dir", "/var/lib/swanroam")
     port = top.integer("port", 4555, 1, 65535)
-    queue = top.integer("queue", 4555, 0, 65535)
+    queue = top.integer("queue", 4555, 0, 65534)  # and the next one, for messages
     log_level = top.word("log_level", LogLevel, LogLevel.INFO)
     tunnels = _tunnels(top.table("tunnels"))
     if top.has("preference") and role is Role.GATEWAY:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final, TextIO
 
-__all__ = ["Damping", "JournalFormatter", "PlainFormatter", "reads_journal", "set_level", "setup"]
+__all__ = ["Damping", "JournalFormatter", "PlainFormatter", "escape", "reads_journal", "set_level", "setup"]
 
 OURS: Final = ("swanroam", "swanroam_hooks")
 DAMPING_S: Final = 60.0
