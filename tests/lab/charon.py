@@ -14,7 +14,7 @@ import vici
 from vici.exception import CommandException
 
 from tests.lab.conditions import eventually
-from tests.lab.errors import LabError
+from tests.lab.errors import Ended, LabError
 from tests.lab.hosts import Host
 from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, INNER_POOL
 
@@ -74,6 +74,11 @@ class IkeSa:
     inner: tuple[str, ...]
     """Virtual IPs: of this end on the terminal, of the other on the gateway."""
     children: tuple[ChildSa, ...]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What any negotiation changes: of a tunnel that only moved it stays the same."""
+        return self.unique_id, self.spis, tuple((child.unique_id, child.spi_in, child.spi_out) for child in self.children)
 
 
 def terminal_connection(number: int, options: TunnelOptions) -> str:
@@ -165,7 +170,6 @@ class Charon:
       time_format = %T
       time_add_ms = yes
       default = 1
-      ike = 2
       knl = 2
       net = 0
     }}
@@ -191,7 +195,19 @@ class Charon:
 
     def ready(self) -> None:
         """Wait until charon answers on vici, and load the configuration with swanctl."""
-        eventually(lambda: self.version, f"{self._host.name}: charon answers on vici", deadline_s=60)
+
+        def answers() -> str:
+            if not self.running:
+                raise Ended(f"{self._host.name}: charon ended, see charon.out")
+            return self.version
+
+        eventually(answers, f"{self._host.name}: charon answers on vici", deadline_s=60)
+        self.load()
+
+    def load(self, swanctl: str | None = None) -> None:
+        """Load the configuration with swanctl; another one, where given."""
+        if swanctl is not None:
+            self.configuration.write_text(swanctl)
         self._host.namespace.run(
             ["swanctl", "--load-all", "--uri", f"unix://{self.socket}", "--file", str(self.configuration)]
         )
@@ -285,7 +301,11 @@ class Charon:
             if self._session is None:
                 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 connection.settimeout(120)
-                connection.connect(str(self.socket))
+                try:
+                    connection.connect(str(self.socket))
+                except OSError:
+                    connection.close()
+                    raise
                 self._session = vici.Session(connection)
             yield self._session
         except OSError:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.lab.errors import LabError, NeverCame
+from tests.lab.errors import Ended, LabError, NeverCame
 
 __all__ = ["SLACK", "eventually", "stays"]
 
@@ -15,7 +15,10 @@ Value = TypeVar("Value")
 
 
 def eventually(condition: Callable[[], Value], what: str, *, deadline_s: float = 30.0, every_s: float = 0.02) -> Value:
-    """Poll until the condition gives a true value, and return it; NeverCame names what was waited for and the last value."""
+    """Poll until the condition gives a true value, and return it; one that raises is not met yet.
+
+    Raises NeverCame, which names what was waited for and the last value.
+    """
     end = time.monotonic() + deadline_s * SLACK
     while True:
         last: object
@@ -23,7 +26,9 @@ def eventually(condition: Callable[[], Value], what: str, *, deadline_s: float =
             if value := condition():
                 return value
             last = value
-        except (OSError, LabError) as error:
+        except Ended:
+            raise
+        except (OSError, LabError, AssertionError) as error:
             last = error
         if time.monotonic() > end:
             raise NeverCame(f"{what}: not within {deadline_s:g} s; the last value was {last!r}")

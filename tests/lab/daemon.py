@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.lab.conditions import eventually
-from tests.lab.errors import LabError
+from tests.lab.errors import Ended, LabError
 from tests.lab.hosts import Host
 
 __all__ = ["Swanroam"]
@@ -78,9 +78,10 @@ class Swanroam:
 
         def connected() -> bool:
             if not self.running:
-                raise LabError(f"swanroam ended with {self._process and self._process.returncode}: {self.log[-2000:]}")
+                raise Ended(f"{self._host.name}: swanroam ended with {self.returncode}: {self.log[-2000:]}")
             return bool(self.status()["charon"]["connected"])
 
+        # Its libraries take an emulated processor several seconds to load, on each end.
         eventually(connected, f"{self._host.name}: swanroam is connected to charon", deadline_s=90)
 
     @property

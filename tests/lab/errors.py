@@ -1,6 +1,6 @@
 """What goes wrong in the lab itself, as opposed to in the programs under test."""
 
-__all__ = ["AgentRefused", "LabError", "LinkRefused", "NeverCame"]
+__all__ = ["AgentRefused", "Ended", "LabError", "LinkRefused", "NeverCame"]
 
 
 class LabError(Exception):
@@ -13,6 +13,10 @@ class LinkRefused(LabError):
 
 class AgentRefused(LabError):
     """A host's agent could not carry out a command."""
+
+
+class Ended(LabError):
+    """A program that should run has ended: waiting longer is of no use."""
 
 
 class NeverCame(LabError, AssertionError):

@@ -4,6 +4,7 @@ swrviciPID-t   wan0 192.0.2.2 ------ wan0 192.0.2.1   swrviciPID-g      virtual 
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import statistics
@@ -17,6 +18,7 @@ import pytest
 
 from swanroam.charon.commands import CharonCommands
 from swanroam.charon.protocols import EventKind
+from swanroam.errors import CharonRefused
 from tests.fakes.vici_contract import Told, ViciContract, with_charon, with_tunnel
 from tests.lab.charon import Charon, TunnelOptions, gateway_connection, terminal_connection
 from tests.lab.conditions import eventually
@@ -92,9 +94,20 @@ def pair() -> Iterator[Pair]:
 def charon(pair: Pair) -> Iterator[Pair]:
     yield pair
     for end in (pair.terminal, pair.gateway):
-        for sa in end.sas():
-            end.request("terminate", {"ike-id": sa.unique_id, "force": "yes", "timeout": "-1"})
+        asyncio.run(terminate_all(end))
     eventually(pair.quiet, "all tunnels are gone")
+
+
+async def terminate_all(end: Charon) -> None:
+    """Have all IKE_SAs of one end deleted, those too that go while this is done."""
+    commands = CharonCommands(end.socket, timeout_s=30)
+    commands.start()
+    try:
+        for sa in await commands.list_sas():
+            with contextlib.suppress(CharonRefused):
+                await commands.terminate(sa.unique_id, force=True)
+    finally:
+        commands.stop()
 
 
 @pytest.fixture

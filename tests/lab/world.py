@@ -62,6 +62,8 @@ class Terminal(End):
         self.inner = ""
         """The virtual IP, once connected."""
         self._owned = self.outer
+        self.present = True
+        """Whether it has an outer address."""
         self.charon = Charon(self, options, terminal_connection(number, options))
         self.swanroam = Swanroam(self, "terminal")
 
@@ -93,7 +95,9 @@ class Terminal(End):
 
     def leave(self) -> Move:
         """Lose the outer address and have none."""
-        return self._change(self.leaving())
+        requests = self.leaving()
+        self.present = False
+        return self._change(requests)
 
     def enter(self, address: str | None = None) -> Move:
         """Get an address in the other network, after `leave`."""
@@ -113,7 +117,7 @@ class Terminal(End):
         return [self.links.remove_address(self.access.link, self.address)]
 
     def _entering(self, access: Access, address: str) -> list[Request]:
-        self.access, self.address = access, address
+        self.access, self.address, self.present = access, address, True
         return [
             self.links.add_address(access.link, address),
             self.links.default_route(access.link, access.router),
@@ -128,9 +132,11 @@ class Terminal(End):
         began_ns = time.monotonic_ns()
         self.links.apply(requests)
         usable_ns = time.monotonic_ns()
-        self.links.announce(self.access.link, self.outer)
+        if self.present:
+            self.links.announce(self.access.link, self.outer)
         self._owned = self.outer
         return Move(began_ns=began_ns, usable_ns=usable_ns, old=old, new=self.outer)
+
 
 class World:
     """Everything in one place. Use as a context manager: it is gone afterwards, whatever happened."""
@@ -143,6 +149,7 @@ class World:
         self.folder = STATE / self.prefix
         self._cleanup = contextlib.ExitStack()
         self._capture: Capture | None = None
+        self._capability: str | None = None
         try:
             self._build()
         except BaseException:
@@ -208,12 +215,50 @@ class World:
 
     def roam(self, capability: str = "negotiate", **settings: object) -> None:
         """Start swanroam on both ends and wait until every tunnel is ready to move."""
+        self._capability = capability
         for end in self.ends:
             end.swanroam.start(capability=capability, wait=False, **settings)
         for end in self.ends:
             end.swanroam.ready()
         for terminal in self.terminals:
             self.agreed(terminal)
+
+    def reconnect(self, tunnel: TunnelOptions) -> None:
+        """Take every tunnel down and set it up again with other options; those of charon itself stay as they were."""
+        for terminal in self.terminals:
+            terminal.charon.terminate()
+        self.gateway.charon.load(gateway_connection(tunnel))
+        for terminal in self.terminals:
+            terminal.charon.load(terminal_connection(terminal.number, tunnel))
+            terminal.connect()
+            if self._capability is not None:
+                self.agreed(terminal)
+
+    def steady(self) -> None:
+        """Repair what an earlier story left broken: every tunnel is up, every swanroam that should run runs."""
+        for end in self.ends:
+            if not end.charon.running:
+                end.charon.start()
+                end.charon.ready()
+        for terminal in self.terminals:
+            if not terminal.present:
+                terminal.enter()
+            try:
+                fine = bool(terminal.sa.children)
+            except AssertionError:
+                fine = False
+            if not fine:
+                terminal.charon.restart()
+                terminal.connect()
+            (terminal.inner,) = terminal.sa.inner
+        if self._capability is not None:
+            idle = [end for end in self.ends if not end.swanroam.running]
+            for end in idle:
+                end.swanroam.run(wait=False)
+            for end in idle:
+                end.swanroam.ready()
+            for terminal in self.terminals:
+                self.agreed(terminal)
 
     def agreed(self, terminal: Terminal) -> None:
         """Wait until both ends have the capability for a terminal's tunnel, negotiated or configured."""

@@ -23,7 +23,9 @@ rm -f "$status"
 # The second export of the root is what inside.sh mounts with a cache; virtme-ng's own has none, and Python starts in
 # seconds there. no5lvl and mitigations=off spare the emulator page walks and retpolines. tsc: with the HPET each look
 # at the clock leaves the emulated CPU. cat: QEMU opens its output anew, and would truncate a file.
-PATH=$(dirname "$vng"):$PATH "$vng" --disable-kvm --force-9p --run "$kernel" --cpus 2 --memory 3G --name lab \
+cpus=$(nproc)
+[ "$cpus" -le 4 ] || cpus=4
+PATH=$(dirname "$vng"):$PATH timeout 3000 "$vng" --disable-kvm --force-9p --run "$kernel" --cpus $cpus --memory 2G --name lab \
     --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
     --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
     --append "no5lvl mitigations=off tsc=reliable clocksource=tsc audit=0 random.trust_cpu=on" \

@@ -20,6 +20,8 @@ mount -t tmpfs -o mode=755 run /run/root/run
 mkdir -p "/run/root$artifacts"
 mount --rbind "$artifacts" "/run/root$artifacts"
 
+# Python compiles each module once for the whole boot, into the layer.
+unset PYTHONDONTWRITEBYTECODE
 set +e
 SWANROAM_LAB_GUEST=1 chroot /run/root sh "$artifacts/.guest-command"
 echo "$?" >"$artifacts/.guest-status"

@@ -1,0 +1,122 @@
+# Set-up of a bare Debian 12 for tests/run.sh and examples/demo.sh, which source this file from the top of the checkout:
+#
+#     bootstrap lab|plain     Debian packages (for lab) and a virtual environment in .venv/, skipped fast when there
+#     in_lab COMMAND...       run a command where the lab works: here if this kernel can, otherwise in a guest kernel
+#
+# Progress goes to standard error. Whole output of what is installed: build/install.log
+
+python=.venv/bin/python
+packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
+    iputils-ping tcpdump kmod procps python3-venv"
+guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
+
+say() { printf '== %s\n' "$*" >&2; }
+die() {
+    printf 'swanroam: %s\n' "$*" >&2
+    exit 1
+}
+
+bootstrap() {
+    mkdir -p build
+    [ "$1" = plain ] || need_packages
+    need_environment
+}
+
+in_lab() {
+    [ "$(id -u)" = 0 ] || die "namespaces and tunnels need root: run this with sudo"
+    if lab_works_here; then
+        say "this kernel has what the lab needs: namespaces here"
+        "$@"
+        return
+    fi
+    release=$(newest_kernel)
+    [ -n "$release" ] || die "no kernel for the guest below /boot: apt-get install linux-image-amd64"
+    say "this kernel ($(uname -r)) lacks ESP, netem or the nftables queue: booting $release as a guest (half a minute)"
+    sh tests/lab/guest/boot.sh "$PWD/.venv/bin/vng" "$release" "$PWD/build" "$PWD" "$@"
+}
+
+# True when states, delays and queues can really be made: modules may be missing whatever the configuration says.
+lab_works_here() {
+    [ "${SWANROAM_LAB:-}" != guest ] || return 1
+    [ "$(id -u)" = 0 ] && command -v ip nft tc >/dev/null || return 1
+    modprobe -q -a esp4 xfrm_user sch_netem nft_queue nft_masq nft_redir veth 2>/dev/null || :
+    scratch=swanroam-probe-$$
+    ip netns add "$scratch" 2>/dev/null || return 1
+    works=no
+    if ip -n "$scratch" xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel \
+        aead 'rfc4106(gcm(aes))' 0x0102030405060708091011121314151617181920 128 2>/dev/null &&
+        ip netns exec "$scratch" tc qdisc add dev lo root netem delay 1ms 2>/dev/null &&
+        ip netns exec "$scratch" nft 'add table ip t; add chain ip t c; add rule ip t c queue num 1 bypass' 2>/dev/null; then
+        works=yes
+    fi
+    ip netns del "$scratch"
+    [ "$works" = yes ]
+}
+
+# The cloud kernels cannot mount this file system (no 9p).
+newest_kernel() {
+    for image in /boot/vmlinuz-*; do
+        case $image in *cloud* | *'*') ;; *) echo "${image#/boot/vmlinuz-}" ;; esac
+    done | sort -V | tail -n 1
+}
+
+missing_packages() {
+    for package; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+    done
+}
+
+need_packages() {
+    # shellcheck disable=SC2086 -- lists of names
+    install_packages $packages
+    if ! lab_works_here; then
+        [ "$(dpkg --print-architecture)" = amd64 ] ||
+            die "this kernel cannot run the lab, and the guest that would is made for amd64 only"
+        # shellcheck disable=SC2086
+        install_packages $guest_packages
+    fi
+}
+
+install_packages() {
+    missing=$(missing_packages "$@")
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086
+    set -- $missing
+    [ "$(id -u)" = 0 ] || die "these packages are missing, run this with sudo: $*"
+    say "installing $# packages: $*"
+    shown apt-get update -q
+    shown env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "$@"
+}
+
+# Runs a command, shows the lines that tell progress, keeps all of them, and shows the end of them if it fails.
+shown() {
+    {
+        "$@" 2>&1 || echo "failed: $?"
+    } | tee -a build/install.log | sed -u -n \
+        -e 's/^Get:\([0-9]*\) [^ ]* [^ ]* \([^ ]* [^ ]*\).*/   get \1 \2/p' \
+        -e '/^Setting up/s/^/   /p' -e '/^Collecting/s/^/   /p' -e '/^Downloading/s/^/   /p' \
+        -e '/^Installing/s/^/   /p' -e '/^Successfully/s/^/   /p' | cut -c 1-110 >&2
+    if tail -n 1 build/install.log | grep -q '^failed: '; then
+        tail -n 20 build/install.log >&2
+        die "$1 $2 failed, see above and build/install.log"
+    fi
+}
+
+need_environment() {
+    wanted=$(cat pyproject.toml packaging/bootstrap.sh | cksum)
+    [ "$(cat .venv/.made-from 2>/dev/null)" = "$wanted" ] && return 0
+    interpreter=
+    for candidate in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            interpreter=$candidate
+            break
+        fi
+    done
+    [ -n "$interpreter" ] || die "Python 3.11 or newer, with venv, is needed"
+    say "making .venv with $("$interpreter" --version)"
+    rm -rf .venv
+    "$interpreter" -m venv .venv
+    shown "$python" -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' virtme-ng
+    echo "$wanted" >.venv/.made-from
+}
