@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanroam.app.config import Config, load, parse
+from swanroam.app.strongswan_conf import read_settings
 from swanroam.errors import ConfigError
 
 KEYS = ["role", "vici", "control_socket", "port", "queue", "preference", "tunnels", "hooks", "log_level", '"*"', "x.y"]
@@ -52,3 +53,13 @@ def test_a_port_is_accepted_exactly_when_udp_has_it(port: int) -> None:
     else:
         assert isinstance(result, ConfigError)
         assert result.where == "port"
+
+
+@given(st.text(alphabet='abz.{}=:#"\\ \n,*', max_size=60))
+def test_any_strongswan_conf_is_settings_or_a_value_error_that_names_the_line(text: str) -> None:
+    try:
+        settings = read_settings(FILE, lambda _: text, lambda _folder, _pattern: [FILE])
+    except ValueError as error:
+        assert f"{FILE}: line " in str(error)  # noqa: PT017 - both outcomes are right
+        return
+    assert all(settings.get(name) is not None for name in settings.values)
