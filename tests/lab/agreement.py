@@ -2,12 +2,28 @@
 
 import re
 
+from tests.lab.conditions import eventually
+from tests.lab.errors import LabError
 from tests.lab.topology import GATEWAY_WAN
 from tests.lab.world import End, Terminal, World
 
-__all__ = ["differences"]
+__all__ = ["agrees", "differences"]
 
-STATE = re.compile(r"^src (?P<source>\S+) dst (?P<destination>\S+)\n\s*proto esp spi (?P<spi>0x[0-9a-f]+)", re.MULTILINE)
+STATE = re.compile(
+    r"^src (?P<source>\S+) dst (?P<destination>\S+)\n\s*proto esp spi (?P<spi>0x[0-9a-f]+)", re.MULTILINE
+)
+
+
+def agrees(world: World, terminal: Terminal, *, swanroam: bool = True) -> None:
+    """Wait until there are no differences; NeverCame says which remain."""
+
+    def none() -> bool:
+        wrong = differences(world, terminal, swanroam=swanroam)
+        if wrong:
+            raise LabError("; ".join(wrong))
+        return True
+
+    eventually(none, f"{terminal.name}: both ends agree", every_s=0.2)
 
 
 def kernel_states(end: End) -> dict[int, tuple[str, str]]:

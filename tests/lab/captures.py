@@ -68,7 +68,11 @@ class Capture:
         """Packets in the order of capture; `link` is wan, wlan or lte."""
         self._update()
         for packet in self._packets:
-            if packet.at_ns >= since_ns and (until_ns is None or packet.at_ns < until_ns) and link in {None, packet.link}:
+            if (
+                packet.at_ns >= since_ns
+                and (until_ns is None or packet.at_ns < until_ns)
+                and link in {None, packet.link}
+            ):
                 yield packet
 
     def ike(self, since_ns: int = 0, until_ns: int | None = None, host: str | None = None) -> list[Packet]:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import vici
@@ -22,8 +21,7 @@ __all__ = ["Charon", "ChildSa", "IkeSa", "TunnelOptions", "gateway_connection", 
 
 # The plugins a PSK tunnel needs: charon starts in a third of the time that all of Debian's take.
 PLUGINS = (
-    "random nonce aes sha1 sha2 hmac kdf gcm ccm ctr chapoly curve25519 drbg openssl "
-    "kernel-netlink socket-default vici"
+    "random nonce aes sha1 sha2 hmac kdf gcm ccm ctr chapoly curve25519 drbg openssl kernel-netlink socket-default vici"
 )
 CONNECTION = "roam"
 CHILD = "net"
@@ -78,7 +76,11 @@ class IkeSa:
     @property
     def identity(self) -> tuple[object, ...]:
         """What any negotiation changes: of a tunnel that only moved it stays the same."""
-        return self.unique_id, self.spis, tuple((child.unique_id, child.spi_in, child.spi_out) for child in self.children)
+        return (
+            self.unique_id,
+            self.spis,
+            tuple((child.unique_id, child.spi_in, child.spi_out) for child in self.children),
+        )
 
 
 def terminal_connection(number: int, options: TunnelOptions) -> str:

@@ -15,7 +15,13 @@ from tests.lab.world import World
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "lab-logs"
 SHOWN_LINES = 60
-COMMANDS = ("ip -brief address", "ip route show table all", "ip xfrm state list nokeys", "ip xfrm policy", "nft list ruleset")
+COMMANDS = (
+    "ip -brief address",
+    "ip route show table all",
+    "ip xfrm state list nokeys",
+    "ip xfrm policy",
+    "nft list ruleset",
+)
 
 living: list[World] = []
 
@@ -74,7 +80,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for world in living:
             for log in world.keep_logs(folder):
                 lines = log.read_text(errors="replace").splitlines()
-                report.sections.append((f"{log.name} (whole in {folder.relative_to(ROOT)})", "\n".join(lines[-SHOWN_LINES:])))
+                report.sections.append(
+                    (f"{log.name} (whole in {folder.relative_to(ROOT)})", "\n".join(lines[-SHOWN_LINES:]))
+                )
             for host in world.hosts:
                 (folder / f"{host.namespace.name}.state").write_text(_state(host.show))
     return report  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """Addresses and routes of a host, changed in one system call: a move is one batch of rtnetlink messages.
 
-Written with plain structs, so that the lab does not lean on the code it tests. (linux/rtnetlink.h, if_addr.h, if_link.h)
+Written with plain structs, so that the lab does not lean on the code it tests: linux/rtnetlink.h, if_addr.h, if_link.h.
 """
 
 import ipaddress

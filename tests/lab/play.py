@@ -1,7 +1,7 @@
 """Bring a world up and keep it until killed: `python -m tests.lab.play [--terminals N] [--mobike] [--swanroam] ...`.
 
 Prints how to enter each host. Every line on standard input is a command: `move [N]`, `leave [N]`, `enter [N]`, `sas`,
-`streams` (an uplink and a downlink over a move), `quit`.
+`streams` (an uplink and a downlink over a move), `logs` (of swanroam), `quit`.
 """
 
 import argparse
@@ -58,6 +58,9 @@ def obey(world: World, word: str, number: str = "1") -> None:
         case "sas":
             for end in world.ends:
                 print(end.name, *end.charon.sas(), sep="\n  ", flush=True)
+        case "logs":
+            for end in world.ends:
+                print(end.name, end.swanroam.log, sep="\n", flush=True)
         case "streams":
             capture = world.capture
             with world.both_ways(terminal) as (up, down):

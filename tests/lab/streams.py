@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import dataclass
+from typing import Self
 
 from tests.lab.conditions import eventually
 from tests.lab.hosts import Host
@@ -71,7 +72,7 @@ class Stream:
         self._received: list[Received] = []
         self._open = False
 
-    def start(self) -> "Stream":
+    def start(self) -> Self:
         """Start the receiver, then the sender."""
         self._receiver.agent.do("receive", self.name, port=self.port)
         self._sender.agent.do(
@@ -102,7 +103,7 @@ class Stream:
         self._receiver.agent.do("stop", self.name)
         self._open = False
 
-    def __enter__(self) -> "Stream":
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +142,9 @@ class Stream:
         everything = self.received()
         received = [packet for packet in everything if packet.number in numbers]
         arrivals = sorted(packet.arrived_ns for packet in everything)
-        gaps = [after - before for before, after in itertools.pairwise(arrivals) if after >= since_ns and before < end_ns]
+        gaps = [
+            after - before for before, after in itertools.pairwise(arrivals) if after >= since_ns and before < end_ns
+        ]
         pauses = [
             after.sent_ns - before.sent_ns
             for before, after in itertools.pairwise(self._sent)

@@ -1,12 +1,11 @@
-"""The lab itself: what strongSwan does with a move when nobody helps it. The other stories are measured against this."""
+"""The lab itself: what strongSwan does with a move when nobody helps it. The other stories compare with this."""
 
 from collections.abc import Callable
 
 import pytest
 
-from tests.lab.agreement import differences
+from tests.lab.agreement import agrees
 from tests.lab.charon import TunnelOptions
-from tests.lab.conditions import eventually
 from tests.lab.world import World
 
 
@@ -38,7 +37,7 @@ def test_without_mobike_charon_negotiates_anew_after_a_move(world: World) -> Non
     assert world.terminal.sa.identity != before.identity
     assert capture.ike(move.began_ns)
     assert down.outcome(move.began_ns).lost
-    eventually(lambda: not differences(world, world.terminal, swanroam=False), "both ends agree")
+    agrees(world, world.terminal, swanroam=False)
 
 
 def test_with_mobike_charon_keeps_its_keys(world: World) -> None:
@@ -51,4 +50,4 @@ def test_with_mobike_charon_keeps_its_keys(world: World) -> None:
     assert world.terminal.sa.identity == before.identity
     assert world.capture.ike(move.began_ns)
     assert down.outcome(move.began_ns).lost
-    eventually(lambda: not differences(world, world.terminal, swanroam=False), "both ends agree")
+    agrees(world, world.terminal, swanroam=False)

@@ -114,7 +114,11 @@ def _settings(host: str) -> dict[str, str]:
         "ipv6/conf/default/disable_ipv6": "1",
     }
     if host in {"router", "gateway"}:
-        settings |= {"ipv4/ip_forward": "1", "ipv4/conf/all/send_redirects": "0", "ipv4/conf/default/send_redirects": "0"}
+        settings |= {
+            "ipv4/ip_forward": "1",
+            "ipv4/conf/all/send_redirects": "0",
+            "ipv4/conf/default/send_redirects": "0",
+        }
     if host == "router":
         settings |= {"ipv4/conf/all/arp_accept": "1"}
     return settings
@@ -158,7 +162,9 @@ def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -
 def _rules(topology: Topology) -> str:
     rules = ""
     if topology.masquerade:
-        lines = "".join(f'iifname "{link.removesuffix("0")}" oifname "wan" masquerade random\n' for link in topology.masquerade)
+        lines = "".join(
+            f'iifname "{link.removesuffix("0")}" oifname "wan" masquerade random\n' for link in topology.masquerade
+        )
         rules += f"table ip nat {{\nchain out {{ type nat hook postrouting priority srcnat;\n{lines}}}\n}}\n"
     if topology.drop_esp:
         lines = "".join(f'iifname "{link.removesuffix("0")}" meta l4proto esp drop\n' for link in topology.drop_esp)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.lab.captures import Capture
 from tests.lab.charon import Charon, IkeSa, TunnelOptions, gateway_connection, terminal_connection
@@ -90,7 +91,7 @@ class Terminal(End):
         return established[0]
 
     def move(self, address: str | None = None) -> Move:
-        """Change to the other network: the old address goes, the new one comes, the default route follows, at once."""
+        """Change to the other network at once: the old address goes, the new one comes, the default route follows."""
         return self._change(self.leaving() + self._entering(self.other, address or self.other.address(self.number)))
 
     def leave(self) -> Move:
@@ -304,10 +305,10 @@ class World:
         self._cleanup.close()
 
     def _delete_namespaces(self) -> None:
-        existing = [name for name in os.listdir("/run/netns") if name.startswith(f"{self.prefix}")]
+        existing = [path.name for path in Path("/run/netns").glob(f"{self.prefix}*")]
         batch("ip", [f"netns del {name}" for name in existing])
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

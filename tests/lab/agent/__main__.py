@@ -48,7 +48,7 @@ def main() -> None:
         for line in lines:
             try:
                 reply = {"ok": answer(json.loads(line))}
-            except Exception as error:  # the answer is how the caller hears of it
+            except Exception as error:  # noqa: BLE001 -- the answer is how the caller hears of it
                 reply = {"error": f"{type(error).__name__}: {error}"}
             sys.stdout.write(json.dumps(reply, separators=(",", ":")) + "\n")
             sys.stdout.flush()

@@ -1,0 +1,107 @@
+"""After a move everything that strongSwan does with a tunnel works as before it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab.agreement import agrees
+from tests.lab.charon import IkeSa, TunnelOptions
+from tests.lab.conditions import eventually
+from tests.lab.stories import survives_a_move
+from tests.lab.world import End, World
+
+PROPOSALS = (
+    "aes128gcm8",
+    "aes256gcm12-esn",
+    "aes128-sha1",
+    "aes256-sha512-esn",
+    "aes128ctr-sha256",
+    "chacha20poly1305",
+)
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    world = make_world()
+    world.connect()
+    world.roam()
+    return world
+
+
+def end(world: World, name: str) -> End:
+    return world.gateway if name == "gateway" else world.terminal
+
+
+@pytest.fixture(params=["terminal", "gateway"])
+def side(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_child_rekey_from_either_end_changes_the_spis_and_the_next_move_works(world: World, side: str) -> None:
+    survives_a_move(world)
+    before = world.terminal.sa
+    end(world, side).charon.rekey_child()
+
+    def rekeyed() -> bool:
+        now = world.terminal.sa
+        return [c.spi_in for c in now.children] != [c.spi_in for c in before.children] and len(now.children) == 1
+
+    eventually(rekeyed, "the CHILD_SA is rekeyed")
+    assert world.terminal.sa.spis == before.spis
+    agrees(world, world.terminal)
+    survives_a_move(world)
+
+
+def test_an_ike_rekey_from_either_end_changes_the_ids_and_the_next_move_works(world: World, side: str) -> None:
+    survives_a_move(world)
+    before = world.terminal.sa
+    end(world, side).charon.rekey_ike()
+
+    def rekeyed() -> IkeSa | None:
+        now = world.terminal.sa
+        return now if now.unique_id != before.unique_id else None
+
+    now = eventually(rekeyed, "the IKE_SA is rekeyed")
+    assert [child.spi_in for child in now.children] == [child.spi_in for child in before.children]
+    agrees(world, world.terminal)
+    survives_a_move(world)
+
+
+def test_terminate_and_a_new_tunnel(world: World, side: str) -> None:
+    survives_a_move(world)
+    end(world, side).charon.terminate()
+    eventually(lambda: not world.terminal.charon.sas() and not world.gateway.charon.sas(), "both ends let go")
+    for one in world.ends:
+        eventually(lambda one=one: one.swanroam.tunnels() == [], f"swanroam on the {one.name} forgets")  # type: ignore[misc]
+        assert "proto esp" not in one.show("ip xfrm state list nokeys")
+    world.terminal.connect()
+    world.agreed(world.terminal)
+    survives_a_move(world)
+
+
+def test_dead_peer_detection_asks_from_the_new_address_and_is_answered(world: World) -> None:
+    world.reconnect(TunnelOptions(dpd_delay_s=2))
+    before = world.terminal.sa.identity
+    move = world.terminal.move()
+    for source in (move.new, "192.0.2.1"):
+        eventually(
+            lambda source=source: [p for p in world.capture.ike(move.usable_ns, host=move.new) if p.source == source],  # type: ignore[misc]
+            f"an IKE packet from {source}",
+        )
+    assert not world.capture.ike(move.usable_ns, host=move.old)
+    assert world.terminal.sa.identity == before
+    agrees(world, world.terminal)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS)
+def test_every_kind_of_esp_is_verified_and_moved(world: World, proposal: str) -> None:
+    world.reconnect(TunnelOptions(esp_proposal=proposal))
+    survives_a_move(world)
+
+
+def test_the_status_program_shows_what_the_socket_says(world: World) -> None:
+    survives_a_move(world)
+    for one in world.ends:
+        shown = one.swanroam.command("status", "--config", str(one.swanroam.file))
+        assert world.terminal.inner in shown
+        assert world.terminal.outer in shown
