@@ -397,10 +397,24 @@ def test_a_repeated_update_is_acknowledged_again_and_one_of_an_earlier_move_is_n
         assert len(messages(desk.message(Update(sequence=sequence, claimed=AT_A.remote)))) == answers
 
 
-def test_an_update_without_the_capability_is_refused() -> None:
+def test_an_update_reminds_a_restarted_gateway_of_the_agreement_and_the_next_packet_moves_the_tunnel() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(ike_sa(Role.GATEWAY))
+    effects = desk.message(Update(sequence=4, claimed=AT_B.remote))
+    assert messages(effects) == []
+    assert one(Watch, effects).sources == (A,)
+    assert desk.tunnel.capability is Capability.NEGOTIATED
+    follow(desk, B, 10, 1)
+    assert messages(desk.message(Update(sequence=4, claimed=AT_B.remote))) == [
+        UpdateAck(sequence=4, observed=AT_B.remote)
+    ]
+
+
+def test_an_update_where_the_agreement_is_off_is_refused() -> None:
+    desk = Desk(Role.GATEWAY, Agreement.OFF)
+    desk.listed(ike_sa(Role.GATEWAY))
     assert reasons(desk.message(Update(sequence=1, claimed=AT_B.remote))) == [Reason.BAD_MESSAGE]
+    assert desk.tunnel.capability is Capability.NONE
 
 
 @pytest.mark.parametrize("message", [PathChallenge(nonce=bytes(16)), UpdateAck(sequence=1, observed=AT_A.remote)])

@@ -20,7 +20,16 @@ from swanroam.model.messages import Feature, Hello, HelloAck, Refusal, Refuse
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, IkeSa, Role
 
-__all__ = ["HELLO_DELAYS_S", "answer_hello", "initial", "on_ack", "on_refusal", "send_hello", "unserved"]
+__all__ = [
+    "HELLO_DELAYS_S",
+    "answer_hello",
+    "initial",
+    "on_ack",
+    "on_refusal",
+    "on_unagreed_update",
+    "send_hello",
+    "unserved",
+]
 
 OWN_FEATURES: Final = Feature.UPDATE | Feature.PATH_CHALLENGE
 PROTOCOL_VERSION: Final = 1
@@ -108,6 +117,17 @@ def on_refusal(tunnel: Tunnel, refusal: Refuse) -> Step:
     if refusal.nonce != tunnel.hello_nonce:
         return tunnel, ()
     return _changed(tunnel, Capability.NONE, f"refused: {refusal.reason.name.lower()}")
+
+
+def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:
+    """A terminal sends UPDATE where it knows the agreement, which this gateway lost when it was restarted.
+
+    No HELLO of the gateway reaches a terminal that has moved, so this has to do. The UPDATE itself is not acknowledged:
+    the next one is, when the packet that carries it has moved the tunnel. None where the agreement is not wanted.
+    """
+    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or unserved(tunnel.sas[0]):
+        return None
+    return _changed(tunnel, Capability.NEGOTIATED, "UPDATE")
 
 
 def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None:

@@ -331,6 +331,8 @@ class Core:
                 return terminal.on_challenge(tunnel, challenge, own, peer)
             case Update() as update if not terminal_role and tunnel.capability.allows_moves:
                 return gateway.on_update(tunnel, update, own, peer)
+            case Update() if not terminal_role:
+                return capability.on_unagreed_update(tunnel, self.settings)
             case PathResponse() as response if not terminal_role:
                 return gateway.on_response(tunnel, response)
             case _:
