@@ -8,6 +8,7 @@
     ├── CharonError          charon could not be asked, or said no
     │   ├── CharonGone       the vici socket is absent, closed or stalled
     │   └── CharonRefused    the command was answered with success = no
+    ├── ControlError         the control socket cannot be made, or the daemon behind it cannot be asked
     ├── StoreError           the state on disk cannot be used and was set aside
     └── HookError            a hook implementation raised, hung or failed to load
 
@@ -23,6 +24,7 @@ __all__ = [
     "CharonGone",
     "CharonRefused",
     "ConfigError",
+    "ControlError",
     "HookError",
     "KernelRefused",
     "StoreError",
@@ -81,6 +83,10 @@ class CharonRefused(CharonError):
     def __init__(self, command: str, reason: str) -> None:
         super().__init__(f"charon refused {command}: {reason}")
         self.command, self.reason = command, reason
+
+
+class ControlError(SwanroamError):
+    """The control socket cannot be made, or the daemon behind it cannot be asked."""
 
 
 class StoreError(SwanroamError):

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from swanroam.app.control import REQUEST_BYTES, ControlError, ControlServer, Handler, Peer, ask, may_ask
+from swanroam.app.control import REQUEST_BYTES, ControlServer, Handler, Peer, ask, may_ask
+from swanroam.errors import ControlError
 
 DEADLINE_S = 20.0
 HANDLERS: Mapping[str, Handler] = {"status": lambda: {"role": "gateway", "tunnels": []}}

@@ -91,7 +91,6 @@ def test_the_readme_of_the_example_shows_the_entry_point_as_it_is(site: Path) ->
     assert f"[hooks.{point.name}]" in text
 
 
-@pytest.mark.xfail(reason="pyproject.toml names the modules; the plugins are classes in them", strict=True)
 def test_the_entry_points_of_swanroam_are_plugins() -> None:
     points = project(ROOT / "pyproject.toml")["project"]["entry-points"]["swanroam"]
     assert sorted(points) == ["journal", "metered", "run-parts"]

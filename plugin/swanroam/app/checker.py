@@ -1,8 +1,7 @@
 """A small checker for values that came out of TOML: every problem is found and named, not only the first.
 
-Libraries that do this were tried: msgspec and cattrs are small and fast, but the first stops at the first problem and
-does not name the key inside a table of free names ("$.tunnels[...]"), the second takes "5" for a number; neither says
-which keys or words there are.
+A library was tried: msgspec is small and fast, but stops at the first problem, does not name the key inside a table of
+free names ("$.tunnels[...]"), and does not say which keys or words there are.
 """
 
 import difflib

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from swanroam.app.cli import config_option, fail, json_option
 from swanroam.app.config import load
-from swanroam.app.control import ControlError, ask
+from swanroam.app.control import ask
 from swanroam.app.render import render
 from swanroam.app.status import Status
-from swanroam.errors import ConfigError
+from swanroam.errors import ConfigError, ControlError
 
 __all__ = ["status"]
 

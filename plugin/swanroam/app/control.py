@@ -23,9 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from swanroam.errors import SwanroamError
+from swanroam.errors import ControlError
 
-__all__ = ["GROUP", "ControlError", "ControlServer", "Handler", "Peer", "ask", "group_id", "may_ask"]
+__all__ = ["GROUP", "ControlServer", "Handler", "Peer", "ask", "group_id", "may_ask"]
 
 GROUP: Final = "swanroam"
 REQUEST_BYTES: Final = 64 * 1024
@@ -39,10 +39,6 @@ GROUPS_BYTES: Final = 1024  # what Python's getsockopt takes at most: 256 groups
 
 Handler = Callable[[], Mapping[str, object]]
 log = logging.getLogger(__name__)
-
-
-class ControlError(SwanroamError):
-    """The control socket cannot be made, or the daemon behind it cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)

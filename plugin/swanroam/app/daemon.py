@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from swanroam.app import config as configuration
+from swanroam.app import logs
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
@@ -37,7 +38,7 @@ from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
 from swanroam.model.effects import Persist
-from swanroam.model.events import MessageReceived, RepositoryChanged
+from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
@@ -78,7 +79,7 @@ class Daemon:
         if problem is not None:
             log.warning("%s", problem)
         self._hooks = HookHost.load(disabled=config.hooks_disabled, options=config.hook_options)
-        cleanup.callback(self._hooks.close)
+        cleanup.callback(lambda: self._hooks.close())  # those of the last reload
         self._kernel = KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
         cleanup.callback(self._kernel.close)
         self._queue = PacketQueue(queue=config.queue)
@@ -96,7 +97,7 @@ class Daemon:
         self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
         self._core.remember(recall(records, config.role, self._clock(), time.time()))
         keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
-        self._lister = Lister(self._charon, self._kernel.paths, self._core_event, self._clock)
+        self._lister = Lister(self._charon, self._kernel.paths, self._dispatch, self._clock)
         world = World(
             kernel=self._kernel,
             verifier=EspVerifier(self._kernel),
@@ -111,25 +112,25 @@ class Daemon:
             spawn=self._spawn,
         )
         self._performer = Performer(self._core, world, loop)
-        self._core_event = self._performer.dispatch
         self._events = CharonEvents(config.vici, self._lister.heard, loop)
         cleanup.callback(self._events.stop)
 
     async def serve(self) -> None:
         """Run until told to stop."""
-        self._filter.install()
         notifier = Notifier.from_environment()
-        self._watch(self._queue.fileno(), self._on_packets)
-        self._watch(self._kernel.fileno(), self._kernel.process_events)
-        self._watch(self._filter.fileno(), self._on_filter_events)
-        if self._routes is not None:
-            self._watch(self._routes.fileno(), self._on_routes)
-            self._on_repository(self._routes.repository)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         control = ControlServer(self._config.control_socket, {"status": self._status})
+        # The socket first: another daemon's rules are not replaced before it is known that there is none.
         async with control, asyncio.TaskGroup() as self._group:
+            self._filter.install()
+            self._watch(self._queue.fileno(), self._on_packets)
+            self._watch(self._kernel.fileno(), self._kernel.process_events)
+            self._watch(self._filter.fileno(), self._on_filter_events)
+            if self._routes is not None:
+                self._on_repository(self._routes.start())
+                self._watch(self._routes.fileno(), self._on_routes)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._stop.set)
+            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
             self._spawn("list IKE_SAs", self._lister.run())
             self._spawn("watchdog", notifier.watchdog())
             self._charon.start()
@@ -144,6 +145,9 @@ class Daemon:
         self._performer.close()
         self._filter.remove()
         log.info("swanroam stopped; the tunnels are charon's")
+
+    def _dispatch(self, event: Event) -> None:
+        self._performer.dispatch(event)
 
     def _on_packets(self) -> None:
         for packet in self._queue.receive():
@@ -181,6 +185,7 @@ class Daemon:
                 preference = self._config.preference_of(address.interface) + self._hooks.rank_path(address)
             self._preferences[address] = preference
             ranked.append(replace(address, preference=preference))
+        log.debug("addresses: %s; routes: %s", ranked, repository.routes)
         changed = RepositoryChanged(at_s=self._clock(), repository=replace(repository, addresses=tuple(ranked)))
         self._performer.dispatch(changed)
 
@@ -201,7 +206,7 @@ class Daemon:
         try:
             new = configuration.load(self._config_file)
         except ConfigError as error:
-            log.error("configuration not reloaded: %s", error)
+            log.error("configuration not reloaded: %s", error)  # noqa: TRY400 - the operator is told what to mend
             return
         changes = configuration.diff(self._config, new)
         if changes.restart:
@@ -209,7 +214,11 @@ class Daemon:
             new = replace(new, **{name: getattr(self._config, name) for name in changes.restart if name != "role"})
             new = replace(new, settings=replace(new.settings, role=self._config.role))
         self._config = new
-        logging.getLogger("swanroam").setLevel(new.log_level.upper())
+        logs.set_level(new.log_level)
+        if "hooks" in changes.live:
+            self._hooks.close()
+            self._hooks = HookHost.load(disabled=new.hooks_disabled, options=new.hook_options)
+            self._performer.world = replace(self._performer.world, hooks=self._hooks)
         self._performer.perform(self._core.reconfigure(new.settings))
         self._preferences = {}
         if self._routes is not None:

@@ -26,7 +26,7 @@ class Listing(Protocol):
     """The part of charon's commands that listing needs."""
 
     async def version(self) -> str:
-        """charon's version."""
+        """The version of strongSwan."""
 
     async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
         """All IKE_SAs, or one."""

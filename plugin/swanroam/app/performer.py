@@ -86,7 +86,7 @@ class Performer:
 
     def __init__(self, core: Core, world: World, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
-        self._world = world
+        self.world = world
         self._loop = loop
         self._events: deque[Event] = deque()
         self._busy = False
@@ -110,7 +110,7 @@ class Performer:
         self._packets[packet_id] = packet
         self.dispatch(
             PacketHeld(
-                at_s=self._world.clock(),
+                at_s=self.world.clock(),
                 packet_id=packet_id,
                 source=packet.source,
                 destination=packet.destination,
@@ -119,7 +119,7 @@ class Performer:
         )
 
     def perform(self, effects: tuple[Effect, ...]) -> None:
-        """Do all of this, in this order. What the kernel refuses is logged, and does not keep the rest from being done."""
+        """Do all of this, in this order. What the kernel refuses is logged; the rest is done all the same."""
         for effect in effects:
             try:
                 self._perform(effect)
@@ -138,57 +138,57 @@ class Performer:
         match effect:
             case GiveVerdict(packet_id=packet_id, accept=accept):
                 self._packets.pop(packet_id, None)
-                self._world.queue.verdict(packet_id, accept)
+                self.world.queue.verdict(packet_id, accept=accept)
             case VerifyPacket(packet_id=packet_id):
-                verified = self._world.verifier.verify(packet_id, self._packets[packet_id], self._world.clock())
+                verified = self.world.verifier.verify(packet_id, self._packets[packet_id], self.world.clock())
                 self._events.append(verified)
             case MoveStates():
                 self._events.append(self._move(effect))
             case InformCharon():
-                self._world.kernel.inform(effect.children, effect.old, effect.new)
+                self.world.kernel.inform(effect.children, effect.old, effect.new)
             case Watch():
-                self._world.filter.watch(effect)
+                self.world.filter.watch(effect)
             case Unwatch(key=key):
-                self._world.filter.unwatch(key)
+                self.world.filter.unwatch(key)
             case SendMessage(source=source, destination=destination, message=message):
                 data = encode(message)
-                self._send(lambda: self._world.sender.send(source, destination, data), effect.key)
+                self._send(lambda: self.world.sender.send(source, destination, data), effect.key)
             case SendDummy(source=source, destination=destination):
-                self._send(lambda: self._world.sender.dummy(source, destination), effect.key)
+                self._send(lambda: self.world.sender.send_dummy(source, destination), effect.key)
             case StartTimer(timer=timer, delay_s=delay_s):
                 self._stop(timer)
                 self._timers[timer] = self._loop.call_later(delay_s, self._expire, timer)
             case StopTimer(timer=timer):
                 self._stop(timer)
             case Reestablish():
-                self._world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
+                self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
             case ListIkeSas():
-                self._world.relist()
+                self.world.relist()
             case Persist(key=key):
-                self._world.keeper.persist(key)
+                self.world.keeper.persist(key)
             case Forget(key=key):
-                self._world.keeper.forget(key)
+                self.world.keeper.forget(key)
             case TunnelMoved() | CapabilityChanged() | PacketRejected():
-                self._world.hooks.announce(effect)
+                self.world.hooks.announce(effect)
             case _:
                 assert_never(effect)
 
     def _move(self, effect: MoveStates) -> MoveFinished | MoveRefused:
-        began_s = self._world.clock()
-        veto = self._world.hooks.veto_move(effect.key, effect.old, effect.new)
+        began_s = self.world.clock()
+        veto = self.world.hooks.veto_move(effect.key, effect.old, effect.new)
         reason, detail = Reason.VETOED, veto or ""
         if veto is None:
             try:
-                self._world.kernel.move(effect.children, effect.old, effect.new)
+                self.world.kernel.move(effect.children, effect.old, effect.new)
             except KernelRefused as error:
                 reason, detail = Reason.KERNEL_REFUSED, str(error)
             else:
-                now_s = self._world.clock()
+                now_s = self.world.clock()
                 return MoveFinished(
                     at_s=now_s, key=effect.key, old=effect.old, new=effect.new, duration_s=now_s - began_s
                 )
         return MoveRefused(
-            at_s=self._world.clock(), key=effect.key, old=effect.old, new=effect.new, reason=reason, detail=detail
+            at_s=self.world.clock(), key=effect.key, old=effect.old, new=effect.new, reason=reason, detail=detail
         )
 
     def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
@@ -207,13 +207,13 @@ class Performer:
 
     def _expire(self, timer: TimerId) -> None:
         del self._timers[timer]
-        self.dispatch(TimerExpired(at_s=self._world.clock(), timer=timer))
+        self.dispatch(TimerExpired(at_s=self.world.clock(), timer=timer))
 
     async def _reestablish(self, effect: Reestablish) -> None:
         log.warning("%s: nobody answers on it; asking charon to build %s anew", effect.key, effect.connection)
         try:
             for unique_id in effect.unique_ids:
-                await self._world.charon.terminate(unique_id, force=True)
-            await self._world.charon.initiate(effect.child, effect.connection)
+                await self.world.charon.terminate(unique_id, force=True)
+            await self.world.charon.initiate(effect.child, effect.connection)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)

@@ -9,7 +9,7 @@ from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, TunnelKey
 from swanroam.wire.esp import EspPacket
 
-__all__ = ["Charon", "Filter", "Hooks", "Kernel", "Keeper", "Queue", "Sender", "Verifier"]
+__all__ = ["Charon", "Filter", "Hooks", "Keeper", "Kernel", "Queue", "Sender", "Verifier"]
 
 
 class Kernel(Protocol):
@@ -45,7 +45,7 @@ class Filter(Protocol):
 class Queue(Protocol):
     """Where held packets wait."""
 
-    def verdict(self, packet_id: int, accept: bool) -> None:  # noqa: FBT001 - the kernel's own vocabulary
+    def verdict(self, packet_id: int, *, accept: bool) -> None:
         """Let a packet go on, or drop it."""
 
 
@@ -55,7 +55,7 @@ class Sender(Protocol):
     def send(self, source: IPAddress, destination: IPAddress, payload: bytes) -> None:
         """Send one datagram to the other daemon."""
 
-    def dummy(self, source: IPAddress, destination: IPAddress) -> None:
+    def send_dummy(self, source: IPAddress, destination: IPAddress) -> None:
         """Send one ICMP packet that says nothing but where it comes from."""
 
 
@@ -63,7 +63,7 @@ class Charon(Protocol):
     """charon's commands. Methods raise CharonGone or CharonRefused."""
 
     async def version(self) -> str:
-        """charon's version."""
+        """The version of strongSwan."""
 
     async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
         """All IKE_SAs, or one."""

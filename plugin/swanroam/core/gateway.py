@@ -57,8 +57,9 @@ __all__ = [
 CHALLENGE_DELAYS_S: Final = (0.25, 0.5, 1.0, 1.25)
 """After each of which an unanswered challenge is sent again; after the last one, 3 s in all, the tunnel returns."""
 DISTRUST_S: Final = 10.0
-LEAVING_S: Final = 5.0
-"""How long packets from the previous source are let through unseen."""
+LEAVING_S: Final = 1.0
+"""How long packets from the previous source are let through unseen: late ones of the old path, which are many at the
+moment of a move. Longer than that they are better held, as the terminal may come back to where it just was."""
 SETTLE_S: Final = 1.0
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
