@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from swanroam.charon.connection import Answer, ViciConnection
 from swanroam.charon.decode import decode_listing
@@ -29,19 +29,25 @@ NO_WAITING: Final = "-1"
 """vici `timeout` with which charon answers before the exchange with the peer is done."""
 
 
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     command: str
     message: Mapping[str, object]
+    decode: Callable[[Answer], object]
+    """Runs on the worker thread: a gateway's listing takes its time, which the event loop has not got."""
     deadline_s: float
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Answer]"
+    future: "asyncio.Future[Any]"
 
-    def finish(self, result: Answer | CharonError) -> None:
+    def finish(self, result: object) -> None:
+        """Hand over the result, or the CharonError."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits for the result any more
             self.loop.call_soon_threadsafe(self._set, result)
 
-    def _set(self, result: Answer | CharonError) -> None:
+    def _set(self, result: object) -> None:
         if self.future.done():
             return
         if isinstance(result, CharonError):
@@ -94,16 +100,15 @@ class CharonCommands:
 
     async def version(self) -> str:
         """The version of strongSwan, as "5.9.8"."""
-        version = (await self._command("version", {})).message.get("version", b"")
-        return version.decode(errors="replace") if isinstance(version, bytes) else ""
+        return await self._command("version", {}, _version)
 
     async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
         """All IKE_SAs, or the one with this unique id (empty when there is none).
 
         An IKE_SA that cannot be read is left out, counted in `malformed` and logged.
         """
-        answer = await self._command("list-sas", {} if ike_id is None else {"ike-id": ike_id})
-        listing = decode_listing(answer.streamed)
+        message = {} if ike_id is None else {"ike-id": ike_id}
+        listing = await self._command("list-sas", message, lambda answer: decode_listing(answer.streamed))
         self.malformed += len(listing.problems)
         for problem in listing.problems:
             LOG.warning("an IKE_SA was left out: %s", problem)
@@ -111,26 +116,26 @@ class CharonCommands:
 
     async def rekey_ike(self, ike_id: int, *, reauth: bool = False) -> None:
         """Have an IKE_SA rekeyed, or built anew with authentication; returns once charon has queued it."""
-        await self._command("rekey", {"ike-id": ike_id, "reauth": "yes" if reauth else "no"})
+        await self._command("rekey", {"ike-id": ike_id, "reauth": "yes" if reauth else "no"}, _nothing)
 
     async def initiate(self, child: str, ike: str) -> None:
         """Have a CHILD_SA initiated by its configuration name; returns at once, the result comes as events."""
-        await self._command("initiate", {"child": child, "ike": ike, "timeout": NO_WAITING})
+        await self._command("initiate", {"child": child, "ike": ike, "timeout": NO_WAITING}, _nothing)
 
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """Have an IKE_SA deleted; with `force` without waiting for the peer's answer. Returns at once."""
         message = {"ike-id": ike_id, "force": "yes" if force else "no", "timeout": NO_WAITING}
-        await self._command("terminate", message)
+        await self._command("terminate", message, _nothing)
 
-    async def _command(self, command: str, message: Mapping[str, object]) -> Answer:
+    async def _command(self, command: str, message: Mapping[str, object], decode: Callable[[Answer], Value]) -> Value:
         if self._stopping.is_set():
             raise CharonGone(f"{command}: stopped")
         if self._jobs.qsize() >= self._queue_size:
             raise CharonGone(f"{command}: {self._queue_size} commands wait already")
         loop = asyncio.get_running_loop()
-        job = _Job(command, message, self._clock() + self._timeout_s, loop, loop.create_future())
-        self._jobs.put(job)
-        return await job.future
+        future: asyncio.Future[Value] = loop.create_future()
+        self._jobs.put(_Job(command, message, decode, self._clock() + self._timeout_s, loop, future))
+        return await future
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping.is_set():
@@ -144,7 +149,7 @@ class CharonCommands:
                 return
             job = self._jobs.get()
 
-    def _answer(self, job: _Job) -> Answer | CharonError:
+    def _answer(self, job: _Job) -> object:
         try:
             connection = self._connected(job)
             answer = connection.request(job.command, job.message, job.deadline_s - self._clock())
@@ -156,7 +161,7 @@ class CharonCommands:
             self.answered_at_s = self._clock()
             return error
         self.answered_at_s = self._clock()
-        return answer
+        return job.decode(answer)
 
     def _connected(self, job: _Job) -> ViciConnection:
         """The open connection, or a new one where charon closed the old one while nothing was asked."""
@@ -178,3 +183,12 @@ class CharonCommands:
             connection, self._connection = self._connection, None
         if connection:
             connection.close()
+
+
+def _version(answer: Answer) -> str:
+    version = answer.message.get("version", b"")
+    return version.decode(errors="replace") if isinstance(version, bytes) else ""
+
+
+def _nothing(_answer: Answer) -> None:
+    """That charon answered is all there is to know."""

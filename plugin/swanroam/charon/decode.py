@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
 from typing import Final, assert_never
 
@@ -20,6 +21,8 @@ __all__ = ["Listing", "decode_event", "decode_ike_sa", "decode_listing", "decode
 
 WHAT: Final = "vici list-sas"
 DIGITS: Final = re.compile(r"[0-9]{1,20}")
+CACHE: Final = 4096
+"""Addresses and selectors are the same in one listing after the other, and take most of the time to read."""
 HEX_DIGITS: Final = re.compile(r"[0-9a-f]{1,16}")
 SELECTOR: Final = re.compile(
     r"(?P<net>[0-9a-fA-F.:]+/[0-9]{1,3}|[0-9a-fA-F.:]+\.\.[0-9a-fA-F.:]+|dynamic)?"
@@ -87,7 +90,7 @@ class _Section:
 
     def _address(self, key: str, text: str) -> IPAddress:
         try:
-            return ANY.get(text) or ip_address(text)
+            return ANY.get(text) or _ip_address(text)
         except ValueError as error:
             raise self.error(key, f"{text!r} is no IP address") from error
 
@@ -219,6 +222,7 @@ def decode_event(kind: EventKind, message: Mapping[str, object], at_s: float) ->
             assert_never(kind)
 
 
+@lru_cache(CACHE)
 def decode_selectors(text: str) -> tuple[Selector, ...]:
     """A traffic selector as charon prints it (traffic_selector.c); a range of addresses becomes several.
 
@@ -232,6 +236,11 @@ def decode_selectors(text: str) -> tuple[Selector, ...]:
     protocol = _protocol(match["protocol"]) if match["protocol"] else 0
     first, last = _ports(match["ports"], protocol) if match["ports"] else (0, 65535)
     return tuple(Selector(network, protocol, first, last) for network in _networks(match["net"] or "dynamic"))
+
+
+@lru_cache(CACHE)
+def _ip_address(text: str) -> IPAddress:
+    return ip_address(text)
 
 
 def _networks(text: str) -> tuple[IPNetwork, ...]:

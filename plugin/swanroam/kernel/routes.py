@@ -91,16 +91,18 @@ class _KernelSocket:
             self._socket.close()
             raise
         self.port = int(self._socket.getsockname()[0])
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.fileno, self.send, self.close = self._socket.fileno, self._socket.send, self._socket.close
 
     def receive(self) -> bytes | None:
         try:
-            data, _ancillary, flags, sender = self._socket.recvmsg(RECEIVE_BYTES)
+            # With MSG_TRUNC as a request the length is that of the datagram, not of what fits.
+            length, sender = self._socket.recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
         except BlockingIOError:
             return None
-        if flags & socket.MSG_TRUNC:
+        if length > RECEIVE_BYTES:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        return data if sender[0] == 0 else b""  # only the kernel is believed
+        return bytes(self._buffer[:length]) if sender[0] == 0 else b""  # only the kernel is believed
 
     def wait(self, timeout_s: float) -> bool:
         return bool(select.select([self._socket], [], [], timeout_s)[0])
