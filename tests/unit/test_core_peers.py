@@ -1,0 +1,199 @@
+"""A terminal and a gateway in memory: what the two cores do together."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from swanroam.core.tunnel import Phase
+from swanroam.model.effects import Reestablish
+from swanroam.model.events import Reason
+from swanroam.model.path import IPAddress
+from swanroam.model.tunnel import Capability, Role
+from tests.support.peers import Host, World
+from tests.support.values import A, B, C, path
+
+LOCAL = (A, B, C)
+RTT_S = 0.02
+TOLERANCE_S = 1e-6
+
+
+def began() -> World:
+    world = World()
+    world.until(world.agreed, 1.0)
+    return world
+
+
+def longest_gap_s(host: Host, since_s: float) -> float:
+    times = [since_s, *(at_s for at_s, _ in host.data if at_s > since_s)]
+    return max(after - before for before, after in pairwise(times))
+
+
+def test_both_ends_agree_on_the_capability_within_a_round_trip() -> None:
+    world = World()
+    assert not world.agreed()
+    assert world.until(world.agreed, 1.0) <= RTT_S + TOLERANCE_S
+
+
+def test_an_idle_tunnel_is_at_its_new_place_after_half_a_round_trip_and_settled_after_one() -> None:
+    world = began()
+    world.roam(B)
+    moved = world.until(lambda: world.gateway.tunnel.path == path(Role.GATEWAY, B), 1.0)
+    settled = world.until(world.agreed, 1.0)
+    assert moved == pytest.approx(RTT_S / 2)
+    assert settled <= RTT_S + TOLERANCE_S
+    assert world.builds == 1
+
+
+def test_no_uplink_packet_that_was_sent_after_the_move_is_lost_and_the_downlink_waits_one_round_trip() -> None:
+    world = began()
+    world.stream((world.terminal, world.gateway), 0.01, 2.0)
+    world.run(1.0)
+    changed_s = world.now_s
+    world.roam(B)
+    world.run(2.0)
+    sent = {packet.sequence for packet in world.sent if packet.source == B and packet.payload is None}
+    assert len(sent) > 90
+    assert sent <= {number for _, number in world.gateway.data}
+    assert longest_gap_s(world.terminal, changed_s) <= 0.01 + RTT_S + TOLERANCE_S
+
+
+def test_twenty_moves_in_a_row_are_followed_also_when_they_go_back_and_forth() -> None:
+    world = began()
+    world.stream((world.terminal, world.gateway), 0.01, 25.0)
+    world.run(1.0)
+    began_s = world.now_s
+    for number in range(20):
+        world.roam(LOCAL[(number + 1) % 2])
+        world.until(world.agreed, 0.3)
+        world.run(0.7)
+    # One round trip; and where the terminal comes back to the source that it just left, one more packet.
+    assert longest_gap_s(world.terminal, began_s) <= 0.01 + RTT_S + 0.01 + TOLERANCE_S
+    assert (world.terminal.tunnel.moves, world.gateway.tunnel.moves) == (20, 20)
+    assert world.builds == 1
+
+
+def test_a_lost_update_is_sent_again() -> None:
+    world = began()
+    world.loss = 1.0
+    world.roam(B)
+    world.run(0.1)
+    world.loss = 0.0
+    assert world.until(world.agreed, 1.0) < 0.2
+
+
+def test_a_terminal_without_any_address_for_30_s_comes_back() -> None:
+    world = began()
+    world.roam()
+    world.run(29.0)
+    world.roam(C)
+    world.until(world.agreed, 1.0)
+    assert world.builds == 1
+
+
+def test_a_gateway_that_cannot_be_reached_has_charon_build_the_tunnel_anew() -> None:
+    world = began()
+    world.loss = 1.0
+    world.roam(B)
+    asked = world.until(lambda: any(isinstance(effect, Reestablish) for _, effect in world.terminal.effects), 20.0)
+    assert asked == pytest.approx(12.6)
+    world.loss = 0.0
+    world.until(world.agreed, 15.0)
+    assert world.builds == 2
+
+
+@pytest.mark.parametrize("remember", [True, False])
+@pytest.mark.parametrize("who", ["terminal", "gateway"])
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_a_daemon_that_is_killed_around_a_move_loses_no_tunnel(who: str, when: str, remember: bool) -> None:
+    world = began()
+    host = world.terminal if who == "terminal" else world.gateway
+    if when == "before":
+        world.restart(host, 0.5, remember=remember)
+        world.until(lambda: host.running and world.agreed(), 2.0)
+    world.roam(B)
+    if when == "during":
+        world.run(0.005)
+        world.restart(host, 0.5, remember=remember)
+    if when == "after":
+        world.until(world.agreed, 1.0)
+        world.restart(host, 0.5, remember=remember)
+    world.until(lambda: host.running and world.agreed(), 5.0)
+    assert world.builds == 1
+
+
+def test_a_terminal_that_moves_while_its_daemon_is_dead_is_followed_when_it_is_back() -> None:
+    world = began()
+    world.terminal.kill()
+    world.roam(B)
+    world.run(5.0)
+    world.terminal.start(remember=True)
+    assert world.until(world.agreed, 1.0) < 0.1
+
+
+def test_a_gateway_that_forgot_everything_while_the_terminal_moved_is_reminded_by_an_update() -> None:
+    world = began()
+    world.gateway.kill()
+    world.roam(B)
+    world.run(0.5)
+    world.gateway.start(remember=False)
+    assert world.until(world.agreed, 5.0) < 2.0
+    assert world.builds == 1
+
+
+def test_rekeys_and_moves_do_not_disturb_each_other() -> None:
+    world = began()
+    for number in range(1, 7):
+        world.rekey()
+        world.roam(LOCAL[number % 3])
+        world.rekey()
+        world.until(world.agreed, 5.0)
+    assert world.builds == 1
+
+
+def captured(world: World, source: IPAddress, *, forged: bool = False) -> None:
+    """Somebody on the path sends the terminal's last packet on from elsewhere, before it arrives itself."""
+    packet = next(packet for packet in reversed(world.sent) if packet.source in world.terminal.addresses)
+    world.gateway.receive(replace(packet, source=source, forged=forged))
+
+
+def test_a_packet_that_was_captured_and_sent_from_elsewhere_moves_the_tunnel_for_3_s_at_most() -> None:
+    world = began()
+    world.terminal.say()
+    captured(world, C)
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, C)
+    assert world.until(world.agreed, 4.0) <= 3.1
+    assert world.gateway.tunnel.rejected == {Reason.NOT_VALIDATED: 1}
+    world.run(6.0)
+    world.terminal.say()
+    captured(world, C)
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+
+
+def test_a_packet_that_was_captured_moves_nothing_after_it_arrived() -> None:
+    world = began()
+    world.terminal.say()
+    world.run(0.1)
+    captured(world, C)
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+    assert world.gateway.tunnel.rejected == {Reason.REPLAYED: 1}
+
+
+def test_a_forged_packet_moves_nothing() -> None:
+    world = began()
+    world.terminal.say()
+    captured(world, C, forged=True)
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+    assert world.gateway.tunnel.rejected == {Reason.BAD_ICV: 1}
+
+
+def test_a_terminal_whose_gateway_has_no_daemon_does_what_strongswan_does() -> None:
+    world = began()
+    world.run(1.0)
+    world.gateway.kill()
+    world.terminal.start(remember=False)
+    world.run(100.0)
+    assert world.terminal.tunnel.capability is Capability.NONE
+    world.roam(B)
+    assert world.terminal.moves == []
+    assert world.terminal.tunnel.phase is Phase.STEADY
