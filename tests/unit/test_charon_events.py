@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from vici.protocol import Message
 
 from swanroam.charon.events import CharonEvents, Delays
 from swanroam.charon.protocols import EventKind
@@ -140,6 +141,23 @@ def test_an_event_that_stops_halfway_ends_the_connection(tmp_path: Path) -> None
 
     with FakeCharon(tmp_path / "vici") as charon:
         listening(charon.path, story, timeout_s=0.1)
+
+
+def test_events_are_read_however_they_are_cut_into_pieces(tmp_path: Path) -> None:
+    async def story(_events: CharonEvents, told: Told) -> None:
+        await told.until(EventKind.CONNECTED)
+        message = Message.serialize({"up": "yes", "roam": ike_section(4)})
+        packet = b"\x07\x0aike-updown" + message
+        stream = (len(packet).to_bytes(4, "big") + packet) * 3
+        for piece in (stream[:2], stream[2:4], stream[4:5], *(stream[at : at + 7] for at in range(5, len(stream), 7))):
+            charon.send_bytes("ike-updown", piece)
+        for _ in range(3):
+            event = await told.until(EventKind.IKE_UPDOWN, up=True)
+            assert event.sa is not None
+            assert event.sa.unique_id == 4
+
+    with FakeCharon(tmp_path / "vici") as charon:
+        listening(charon.path, story)
 
 
 @pytest.mark.parametrize("length", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\x08\0\1"])

@@ -19,7 +19,7 @@ from vici.protocol import Message, Packet
 
 from swanroam.errors import CharonGone, CharonRefused, WireError
 
-__all__ = ["Answer", "ViciConnection"]
+__all__ = ["Answer", "Received", "ViciConnection", "parse_packet"]
 
 LENGTH: Final = struct.Struct("!I")
 SEGMENT_LIMIT: Final = 512 * 1024
@@ -28,7 +28,9 @@ RECEIVE_BYTES: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class _Received:
+class Received:
+    """A packet: its type, the name of the event if it is one, and its message."""
+
     type: int
     event: str
     message: Mapping[str, object]
@@ -132,11 +134,11 @@ class ViciConnection:
             self._socket.settimeout(self._left(deadline_s))
             self._socket.sendall(LENGTH.pack(len(packet)) + packet)
 
-    def _receive(self, deadline_s: float) -> _Received:
+    def _receive(self, deadline_s: float) -> Received:
         while True:
             segment = self._segment(deadline_s)
             try:
-                return _parse(segment)
+                return parse_packet(segment)
             except WireError as error:
                 if segment[:1] != bytes([Packet.EVENT]):
                     raise CharonGone(f"{self._path}: {error}") from error
@@ -176,7 +178,7 @@ class ViciConnection:
             raise CharonGone(f"{self._path}: {what}: {error.strerror or error}") from error
 
 
-def _parse(segment: bytes) -> _Received:
+def parse_packet(segment: bytes) -> Received:
     """A packet with its message; raises WireError for what the library cannot take apart."""
     try:
         packet = Packet.parse(segment)
@@ -185,7 +187,7 @@ def _parse(segment: bytes) -> _Received:
         message = Message.deserialize(packet.payload) if has_message else {}
     except (struct.error, ValueError, DeserializationException) as error:
         raise WireError("vici packet", 0, f"{type(error).__name__}: {error}") from error
-    return _Received(packet.response_type, event, message)
+    return Received(packet.response_type, event, message)
 
 
 def _refuse(command: str, message: Mapping[str, object]) -> None:
