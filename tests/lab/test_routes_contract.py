@@ -14,7 +14,7 @@ import pytest
 
 from swanroam.core.paths import best, candidates
 from swanroam.kernel.routes import RouteSource
-from swanroam.model.path import Candidate, IPAddress, Repository
+from swanroam.model.path import Candidate, IPAddress, LocalAddress, Repository
 from swanroam.wire.rtnetlink import decode_change
 from tests.lab.conditions import eventually
 from tests.lab.netns import Namespace, batch, sweep
@@ -100,7 +100,7 @@ def source(machine: Machine) -> Iterator[RouteSource]:
 def same(one: Repository, other: Repository) -> bool:
     """Equal but for the order of routes, and of the addresses of different interfaces and families."""
 
-    def addresses(repository: Repository) -> list[object]:
+    def addresses(repository: Repository) -> list[LocalAddress]:
         return sorted(repository.addresses, key=lambda address: (address.interface, address.address.version))
 
     return addresses(one) == addresses(other) and set(one.routes) == set(other.routes)

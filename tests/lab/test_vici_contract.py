@@ -5,6 +5,7 @@ swrviciPID-t   wan0 192.0.2.2 ------ wan0 192.0.2.1   swrviciPID-g      virtual 
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import statistics
@@ -66,7 +67,7 @@ def pair() -> Iterator[Pair]:
     for name, address in zip(names, ("192.0.2.2", GATEWAY_WAN), strict=True):
         namespace = Namespace(name)
         lines = ["link set lo up", f"addr add {address}/24 dev wan0", "link set wan0 up", "route add default dev wan0"]
-        namespace.call(lambda lines=lines: batch("ip", lines))
+        namespace.call(functools.partial(batch, "ip", lines))
         hosts.append(Host(name, namespace, folder / name))
     hosts[1].namespace.call(lambda: batch("ip", [f"addr add {GATEWAY_LAN}/24 dev lo"]))
     options = TunnelOptions()

@@ -118,7 +118,12 @@ def test_a_value_that_is_no_text_is_an_error(value: object) -> None:
 
 
 def test_one_bad_ike_sa_does_not_hide_the_others() -> None:
-    messages = [{"bad": listed(version="9")}, {"good": listed()}, {"worse": b"no section"}, {"fine": listed()}]
+    messages: list[dict[str, object]] = [
+        {"bad": listed(version="9")},
+        {"good": listed()},
+        {"worse": b"no section"},
+        {"fine": listed()},
+    ]
     listing = decode_listing(messages)
     assert [sa.name for sa in listing.sas] == ["good", "fine"]
     assert ["bad" in str(listing.problems[0]), "worse" in str(listing.problems[1])] == [True, True]

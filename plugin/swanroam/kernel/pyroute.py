@@ -1,8 +1,8 @@
 """rtnetlink messages as pyroute2 reads them, to the same facts as wire/rtnetlink.py.
 
-For dumps, where time does not matter: pyroute2 takes 50 to 230 microseconds for a message of which the own decoder makes
-a fact in 5 to 10, and both take twenty to fifty times that on an emulated processor. Tests hold the two
-decoders to each other.
+For dumps, where time does not matter: pyroute2 takes 50 to 230 microseconds for a message of which the own decoder
+makes a fact in 5 to 10, and on an emulated processor both take twenty to fifty times that. Tests hold the two decoders
+to each other.
 """
 
 import socket
