@@ -2,8 +2,8 @@
 
 import pytest
 
+from swanroam.core.recovery import DELAYS_S
 from swanroam.core.settings import Agreement
-from swanroam.core.step import REESTABLISH_DELAYS_S
 from swanroam.core.terminal import DUMMY_DELAYS_S, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
@@ -111,7 +111,7 @@ def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charo
     assert tuple(delays) == UPDATE_DELAYS_S
     assert desk.tunnel.phase is Phase.ABANDONED
     assert one(Reestablish, effects) == Reestablish(key=KEY, connection="home", unique_ids=(1,), child="net")
-    assert timers(effects, TimerKind.REESTABLISH) == [REESTABLISH_DELAYS_S[0]]
+    assert timers(effects, TimerKind.REESTABLISH) == [DELAYS_S[0]]
     assert desk.tunnel.last_move is not None
     assert desk.tunnel.last_move.validated is False
 

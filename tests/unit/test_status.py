@@ -31,7 +31,7 @@ HOME: TunnelStatus = {
         "duration_ms": 11.7,
         "validated": True,
     },
-    "rejected": {"replayed": 3, "flapping": 1},
+    "rejected": {"replayed": 3, "old-sequence": 1},
 }
 QUIET: TunnelStatus = {
     **HOME,
@@ -78,7 +78,7 @@ def test_all_that_matters_is_shown_whatever_the_width(width: int) -> None:
         "[2001:db8::7]:61000",
         "198.51.100.9",
         "UDP, NAT remote",
-        "flapping 1, replayed 3",
+        "old-sequence 1, replayed 3",
     ):
         assert all(word in squeezed for word in words.split())
     assert all(len(line) <= width for line in text.splitlines())

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from swanroam.core import capability, gateway, terminal
 from swanroam.core.flights import Flights
+from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
@@ -23,7 +24,6 @@ from swanroam.model.effects import (
     ListIkeSas,
     PacketRejected,
     Persist,
-    Reestablish,
     StartTimer,
     StopTimer,
     Unwatch,
@@ -50,7 +50,6 @@ from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
 
 __all__ = ["Core"]
 
-REESTABLISH_DELAYS_S: Final = (10.0, 20.0, 40.0, 60.0)
 VALIDATION_AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
 FOLLOW_GRACE_S: Final = 0.9
@@ -71,7 +70,7 @@ class Core:
         self._flights = Flights()
         self._refused: set[TunnelKey] = set()
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
-        self._recovering: dict[TunnelKey, tuple[Reestablish, int]] = {}
+        self._recovery = Recovery()
 
     def remember(self, tunnels: Iterable[tuple[Tunnel, frozenset[int]]]) -> None:
         """Tunnels from the store with their inbound SPIs: believed when charon still has one of the SPIs."""
@@ -169,7 +168,7 @@ class Core:
                 began = replace(fresh, path=kernel_path or fresh.path)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
-                return (*self._abandon(key), *self._recovered(key), *self._begin(began))
+                return (*self._abandon(key), *self._recovery.end(key.name), *self._begin(began))
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
@@ -178,7 +177,7 @@ class Core:
         effects: list[Effect] = [gateway.watch(tunnel), Persist(key)]
         if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
-            effects += self._recovered(key)
+            effects += self._recovery.end(key.name)
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
             told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
@@ -228,12 +227,6 @@ class Core:
         """What was under way for a tunnel that is no more, or no more the same."""
         self._refused.discard(key)
         return self._flights.abandon(key)
-
-    def _recovered(self, key: TunnelKey) -> tuple[Effect, ...]:
-        done = [other for other in self._recovering if other.name == key.name]
-        for other in done:
-            del self._recovering[other]
-        return tuple(StopTimer(TimerId(other, TimerKind.REESTABLISH)) for other in done)
 
     # packets and moves
 
@@ -341,7 +334,8 @@ class Core:
     def _on_timer(self, event: TimerExpired) -> tuple[Effect, ...]:
         kind = event.timer.kind
         if kind is TimerKind.REESTABLISH:
-            return self._reestablish_again(event.timer)
+            off = self.settings.of(event.timer.key.name).agreement is Agreement.OFF
+            return self._recovery.again(event.timer, self.table.get(event.timer.key), off=off)
         tunnel = self.table.get(event.timer.key)
         if tunnel is None:
             return ()
@@ -350,7 +344,7 @@ class Core:
                 return self._apply(capability.send_hello(tunnel, self._nonce(), self._port))
             case TimerKind.UPDATE:
                 effects = self._apply(terminal.on_update_timer(tunnel, self._port))
-                return (*effects, *self._recover(effects))
+                return (*effects, *self._recovery.begin(effects))
             case TimerKind.VALIDATION if tunnel.key in self._flights:
                 return (StartTimer(timer=event.timer, delay_s=VALIDATION_AFTER_MOVE_S),)
             case TimerKind.VALIDATION:
@@ -364,28 +358,6 @@ class Core:
                 return self._apply(gateway.on_leaving_timer(tunnel))
             case _:
                 assert_never(kind)
-
-    def _recover(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
-        """Where charon is asked to build a tunnel anew, ask again until it is there."""
-        timers: list[Effect] = []
-        for effect in effects:
-            if isinstance(effect, Reestablish):
-                self._recovering[effect.key] = (effect, 0)
-                timer = TimerId(effect.key, TimerKind.REESTABLISH)
-                timers.append(StartTimer(timer=timer, delay_s=REESTABLISH_DELAYS_S[0]))
-        return tuple(timers)
-
-    def _reestablish_again(self, timer: TimerId) -> tuple[Effect, ...]:
-        wanted, attempt = self._recovering.get(timer.key, (None, 0))
-        tunnel = self.table.get(timer.key)
-        off = self.settings.of(timer.key.name).agreement is Agreement.OFF
-        if wanted is None or off or (tunnel is not None and tunnel.phase is not Phase.ABANDONED):
-            self._recovering.pop(timer.key, None)
-            return ()
-        self._recovering[timer.key] = (wanted, attempt + 1)
-        delay_s = REESTABLISH_DELAYS_S[min(attempt + 1, len(REESTABLISH_DELAYS_S) - 1)]
-        again = terminal.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
-        return (again, StartTimer(timer=timer, delay_s=delay_s))
 
     def _apply(self, step: Step, packet_id: int | None = None) -> tuple[Effect, ...]:
         """Keep what a decision made of its tunnel; `packet_id` is the held packet that it was about."""

@@ -37,7 +37,6 @@ class Reason(StrEnum):
     INNER_SOURCE = "inner-source"
     NO_CAPABILITY = "no-capability"
     SOURCE_NOT_ALLOWED = "source-not-allowed"
-    FLAPPING = "flapping"
     VETOED = "vetoed"
     KERNEL_REFUSED = "kernel-refused"
     NOT_VALIDATED = "not-validated"
@@ -71,7 +70,10 @@ class TimerId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSasListed:
-    """charon listed IKE_SAs: all of them when `complete`, otherwise some that changed."""
+    """charon listed IKE_SAs: all of them when `complete`, otherwise some that changed.
+
+    `at_s` is after both were read: a path that was read before a move began must not be stamped later than its end.
+    """
 
     at_s: float
     sas: tuple[IkeSa, ...]

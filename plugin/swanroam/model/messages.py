@@ -54,7 +54,6 @@ class HelloAck:
 
     nonce: bytes
     features: Feature
-    version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

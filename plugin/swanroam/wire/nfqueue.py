@@ -44,6 +44,9 @@ NF_DROP: Final = 0
 NF_ACCEPT: Final = 1
 COPY_RANGE: Final = 0xFFFF
 
+# A plain number: arithmetic of enum members is done in Python, and a verdict is given for every held packet.
+REQUEST: Final = int(Flag.REQUEST)
+
 NFGENMSG: Final = struct.Struct("!BBH")
 PACKET_HDR: Final = struct.Struct("!IHB")
 VERDICT_HDR: Final = struct.Struct("!II")
@@ -85,7 +88,7 @@ def pack_verdict(queue: int, packet_id: int, *, accept: bool) -> bytes:
     """The verdict for one packet, not acknowledged; verdicts may be joined and sent together."""
     header = VERDICT_HDR.pack(NF_ACCEPT if accept else NF_DROP, packet_id)
     payload = NFGENMSG.pack(0, 0, queue) + attribute(NFQA_VERDICT_HDR, header)
-    return pack_message(NFQNL_MSG_VERDICT, Flag.REQUEST, 0, payload)
+    return pack_message(NFQNL_MSG_VERDICT, REQUEST, 0, payload)
 
 
 def unpack_packet(message: NetlinkMessage) -> QueuedPacket:

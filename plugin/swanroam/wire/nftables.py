@@ -9,11 +9,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from swanroam.errors import WireError
 from swanroam.model.path import IPAddress
-from swanroam.wire.netlink import Flag, NetlinkMessage, attribute, nested, pack_message, unpack_attributes
+from swanroam.wire.netlink import Flag, NetlinkMessage, attribute, pack_message, unpack_attributes
 
 __all__ = [
     "NFNLGRP_NFTABLES",
@@ -51,6 +51,8 @@ NFTA_COUNTER_PACKETS: Final = 2
 NFT_OBJECT_COUNTER: Final = 1
 
 NFGENMSG: Final = struct.Struct("!BBH")
+NLA_F_NESTED: Final = 0x8000
+ELEMENT: Final = struct.Struct("=6H")
 ELEMENTS_PER_MESSAGE: Final = 500
 """A list of elements is an attribute, whose length has 16 bits; an element takes at most 52 bytes."""
 ELEMENTS_PER_TRANSACTION: Final = 2000
@@ -73,22 +75,30 @@ class Change(IntEnum):
     DELOBJ = NFNL_SUBSYS_NFTABLES << 8 | 20
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """An element of a named set; `key` is the concatenation of its fields, each in network byte order."""
+class Element(NamedTuple):
+    """An element of a named set; `key` is the concatenation of its fields, each in network byte order.
+
+    A tuple, because elements are hashed and compared while a tunnel moves, which a dataclass does in Python.
+    """
 
     set_name: str
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ElementChange:
+class ElementChange(NamedTuple):
     """One element to add or to remove. Adding one that is there changes nothing; removing an absent one fails."""
 
     element: Element
     add: bool
     timeout_ms: int | None = None
     """After which the kernel removes it, in sets that have timeouts; None keeps it."""
+
+
+# Plain numbers: arithmetic of enum members is done in Python, and this is on the way of a moving tunnel.
+REQUEST: Final = int(Flag.REQUEST)
+ACKNOWLEDGE: Final = int(Flag.ACK)
+ADDITION: Final = (int(Change.NEWSETELEM), int(Flag.REQUEST | Flag.CREATE))
+REMOVAL: Final = (int(Change.DELSETELEM), REQUEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,23 +191,33 @@ def _kind(change: ElementChange) -> tuple[str, bool, int | None]:
 
 
 def _pack_run(table: str, run: list[ElementChange], sequence: int, *, acknowledge: bool) -> bytes:
-    elements = []
-    for change in run:
-        parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, change.element.key))]
-        if change.timeout_ms is not None:
-            parts.append(attribute(NFTA_SET_ELEM_TIMEOUT, struct.pack("!Q", change.timeout_ms)))
-        elements.append(nested(NFTA_LIST_ELEM, *parts))
+    elements = b"".join(_pack_element(change.element.key, change.timeout_ms) for change in run)
     payload = (
         table_query(table)
         + attribute(NFTA_SET_ELEM_LIST_SET, _text(run[0].element.set_name))
-        + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *elements)
+        + attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, elements)
     )
-    flags = Flag.REQUEST | (Flag.ACK if acknowledge else 0) | (Flag.CREATE if run[0].add else 0)
-    return pack_message(Change.NEWSETELEM if run[0].add else Change.DELSETELEM, flags, sequence, payload)
+    type_, flags = ADDITION if run[0].add else REMOVAL
+    return pack_message(type_, flags | ACKNOWLEDGE if acknowledge else flags, sequence, payload)
+
+
+def _pack_element(key: bytes, timeout_ms: int | None) -> bytes:
+    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE key } NFTA_SET_ELEM_TIMEOUT __be64 }, headers in one go."""
+    timeout = b"" if timeout_ms is None else attribute(NFTA_SET_ELEM_TIMEOUT, struct.pack("!Q", timeout_ms))
+    size = len(key)
+    head = ELEMENT.pack(
+        size + ELEMENT.size + len(timeout),
+        NFTA_LIST_ELEM | NLA_F_NESTED,
+        size + 8,
+        NFTA_SET_ELEM_KEY | NLA_F_NESTED,
+        size + 4,
+        NFTA_DATA_VALUE,
+    )
+    return head + key + timeout
 
 
 def _boundary(type_: int, sequence: int) -> bytes:
-    return pack_message(type_, Flag.REQUEST, sequence, NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES))
+    return pack_message(type_, REQUEST, sequence, NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES))
 
 
 def _text(name: str) -> bytes:
