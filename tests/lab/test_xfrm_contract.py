@@ -16,11 +16,12 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path as FilePath
+from typing import TypeVar
 
 import pytest
 
@@ -30,8 +31,8 @@ from swanroam.kernel.states import MARGIN, KernelStates
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag
-from swanroam.wire.xfrm import Algorithm, Encap, EsnReplay, Key, Replay, SaState
-from swanroam.wire.xfrm.events import Migrated
+from swanroam.wire.xfrm import Algorithm, Encap, EsnReplay, Key, SaState
+from swanroam.wire.xfrm.events import Migrated, decode_event
 from swanroam.wire.xfrm.migrate import KmAddress
 from swanroam.wire.xfrm.policies import Policy
 from swanroam.wire.xfrm.structs import Direction, Group, Limits, Mark, Mode, Msg, StateFlag, XfrmSelector
@@ -47,6 +48,7 @@ CLONE_NEWNET = 0x40000000
 NETLINK_XFRM = 6
 DEADLINE_S = 30.0
 UDP_PORT = 7777
+SO_RCVBUFFORCE = 33
 
 
 def run(*command: str, text: str = "") -> str:
@@ -56,7 +58,9 @@ def run(*command: str, text: str = "") -> str:
 
 
 def xfrm(namespace: str, command: str) -> str:
-    return run("ip", "-n", namespace, "-d", "xfrm", *command.split())
+    words = command.split()
+    options = [word for word in words if word.startswith("-")]
+    return run("ip", "-n", namespace, "-d", *options, "xfrm", *words[len(options) :])
 
 
 @contextmanager
@@ -94,17 +98,18 @@ def destroy() -> None:
 
 
 @pytest.fixture(scope="module")
-def topology() -> Iterator[None]:
+def topology() -> Iterator[str]:
     destroy()
     try:
         run("sh", "-e", "-c", BUILD)
-        yield
+        yield TERMINAL
     finally:
         destroy()
 
 
-@pytest.fixture
-def clean(topology: None) -> None:
+@pytest.fixture(autouse=True)
+def clean(topology: str) -> None:
+    assert topology == TERMINAL
     for namespace in (TERMINAL, GATEWAY):
         xfrm(namespace, "state flush")
         xfrm(namespace, "policy flush")
@@ -193,7 +198,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def tunnel(clean: None, stack: ExitStack) -> Tunnel:
+def tunnel(stack: ExitStack) -> Tunnel:
     for namespace in (TERMINAL, GATEWAY):
         batch(namespace, states_text(UP, DOWN, more="replay-window 32") + policies_text(namespace, INNER, BEHIND))
     return Tunnel(stack)
@@ -214,7 +219,9 @@ def ping(count: int, target: str = BEHIND) -> int:
 
 def places(namespace: str) -> Counter[str]:
     """`source destination` of the states, as `ip` prints them."""
-    return Counter(" ".join(found) for found in re.findall(r"^src (\S+) dst (\S+)", xfrm(namespace, "state"), re.M))
+    return Counter(
+        " ".join(found) for found in re.findall(r"^src (\S+) dst (\S+)", xfrm(namespace, "state"), re.MULTILINE)
+    )
 
 
 def template_places(namespace: str) -> Counter[str]:
@@ -266,8 +273,6 @@ def printed(state: SaState) -> list[str]:
         StateFlag.ESN: "esn",
     }
     parts += [name for flag, name in names.items() if state.flags & flag]
-    if state.extra_flags:
-        parts.append("extra_flag dont-encap-dscp")
     if state.mark:
         parts.append(f"mark {state.mark.value:#x}/{state.mark.mask:#x}")
     if state.output_mark:
@@ -290,9 +295,9 @@ def printed(state: SaState) -> list[str]:
 @pytest.mark.parametrize(("source", "destination"), [(OLD, GATE), (OLD6, GATE6)], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("name", [*STATES, "encap"])
 def test_a_state_that_ip_adds_is_read_as_ip_prints_it(
-    clean: None, stack: ExitStack, name: str, source: str, destination: str
+    stack: ExitStack, name: str, source: str, destination: str
 ) -> None:
-    text = STATES.get(name, f"{GCM} encap espinudp 4500 61000 {'0.0.0.0' if source == OLD else '::'}")
+    text = STATES.get(name, f"{GCM} encap espinudp 4500 61000 {source}")
     xfrm(TERMINAL, f"state add src {source} dst {destination} proto esp spi {UP:#x} reqid 9 mode tunnel {text}")
     with inside(TERMINAL):
         states = stack.enter_context(opened(KernelStates(last="fwd")))
@@ -306,7 +311,9 @@ def test_a_state_that_ip_adds_is_read_as_ip_prints_it(
         assert part in shown
     assert found.reqid == 9
     assert len(printed(found)) >= 4, "nothing was compared"
-    # Nothing that ip prints in a line of its own was left out.
+    # What ip prints with its statistics only.
+    if found.extra_flags:
+        assert "extra_flag dont-encap-dscp" in xfrm(TERMINAL, "-s state")
     wanted = {"lifetimes": ("hard_add_s", 3600), "flags": ("extra_flags", 1), "sequences": ("sent", 0x20)}
     if name in wanted:
         assert getattr(found.limits if name == "lifetimes" else found, wanted[name][0]) == wanted[name][1]
@@ -334,7 +341,7 @@ def new_state(source: IPAddress, destination: IPAddress) -> SaState:
 
 
 @pytest.mark.parametrize(("source", "destination"), [(OLD, GATE), (OLD6, GATE6)], ids=["ipv4", "ipv6"])
-def test_a_state_that_we_add_is_printed_by_ip(clean: None, stack: ExitStack, source: str, destination: str) -> None:
+def test_a_state_that_we_add_is_printed_by_ip(stack: ExitStack, source: str, destination: str) -> None:
     ours = new_state(ip_address(source), ip_address(destination))
     with inside(TERMINAL):
         requests = stack.enter_context(NetlinkSocket(NETLINK_XFRM))
@@ -345,7 +352,7 @@ def test_a_state_that_we_add_is_printed_by_ip(clean: None, stack: ExitStack, sou
     shown = xfrm(TERMINAL, "state")
     for part in printed(ours):
         assert part in shown
-    assert "00000001 00000002 00000003 00000004" in shown
+    assert "00000004 00000003 00000002 00000001" in shown, "ip prints the last word first"
     found = states.state(ours.destination, UP, mark=ours.mark)
     assert found is not None
     assert (found.esn_replay, found.encap, found.aead) == (ours.esn_replay, ours.encap, ours.aead)
@@ -361,9 +368,7 @@ POLICY6 = "src fd00:9::/64 dst fd00:1::/48 dir in priority 9"
 @pytest.mark.parametrize(
     ("text", "source", "destination"), [(POLICY, OLD, GATE), (POLICY6, GATE6, OLD6)], ids=["ipv4", "ipv6"]
 )
-def test_a_policy_is_read_as_ip_prints_it(
-    clean: None, stack: ExitStack, text: str, source: str, destination: str
-) -> None:
+def test_a_policy_is_read_as_ip_prints_it(stack: ExitStack, text: str, source: str, destination: str) -> None:
     xfrm(TERMINAL, f"policy add {text} tmpl src {source} dst {destination} proto esp reqid 9 mode tunnel")
     with inside(TERMINAL):
         requests = stack.enter_context(NetlinkSocket(NETLINK_XFRM))
@@ -377,7 +382,7 @@ def test_a_policy_is_read_as_ip_prints_it(
     assert f"{ends}{port} \n" in shown
     assert f"dir {Direction(policy.direction).name.lower()} " in shown
     assert f"priority {policy.priority} " in shown
-    assert f"index {policy.index} " in shown
+    assert f"index {policy.index} " in xfrm(TERMINAL, "-s policy")
     (template,) = policy.templates
     assert f"tmpl src {template.source} dst {template.destination}\n" in shown
     assert f"reqid {template.reqid}" in shown
@@ -387,41 +392,21 @@ def test_a_policy_is_read_as_ip_prints_it(
         assert "if_id 0x7" in shown
 
 
-def test_a_move_is_seen_by_ip_monitor_and_by_our_events(tunnel: Tunnel, stack: ExitStack) -> None:
+def test_a_move_is_seen_by_everybody_who_listens(tunnel: Tunnel, stack: ExitStack) -> None:
+    # `ip xfrm monitor` knows no MIGRATE, so another socket of ours is the witness.
     with inside(TERMINAL):
-        monitor = subprocess.Popen(
-            ["stdbuf", "-oL", "ip", "xfrm", "monitor"], stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        other = stack.enter_context(NetlinkSocket(NETLINK_XFRM, [Group.MIGRATE]))
-    stack.callback(monitor.wait)
-    stack.callback(monitor.kill)
-    lines: list[str] = []
-    assert monitor.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(iter(monitor.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
-    reader.start()
+        witness = stack.enter_context(NetlinkSocket(NETLINK_XFRM, [Group.MIGRATE]))
 
-    # The monitor says nothing when it is ready: it is asked until it answers.
-    def heard() -> bool:
-        xfrm(TERMINAL, "policy add src 1.1.1.1 dst 1.1.1.2 dir out")
-        xfrm(TERMINAL, "policy delete src 1.1.1.1 dst 1.1.1.2 dir out")
-        return any("1.1.1.1" in line for line in lines)
-
-    until(heard)
     tunnel.move_terminal()
 
-    until(lambda: sum("Policy migrated" in line or "migrate" in line.lower() for line in lines) >= 3)
-    assert other.receive("events"), "our own group was not told"
+    told = [message for _ in range(3) for message in witness.receive("events")]
+    assert [message.type for message in told] == [Msg.MIGRATE] * 3
     moves = [event.migrate for event in tunnel.terminal.process_events() if isinstance(event, Migrated)]
     assert [move.direction for move in moves] == [Direction.OUT, Direction.IN, Direction.FWD]
     assert [move.kmaddress for move in moves] == [None, None, KmAddress(ip_address(NEW), ip_address(GATE))]
+    assert [Migrated(move) for move in moves] == [decode_event(message) for message in told]
     assert {entry.new_source for entry in moves[0].entries} == {ip_address(NEW), ip_address(GATE)}
     assert tunnel.terminal.ignored == 0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
 
 
 # ---- moves ----
@@ -433,10 +418,10 @@ def test_paths_are_those_of_the_inbound_states(tunnel: Tunnel) -> None:
     assert tunnel.gateway.paths([]) == ()
 
 
-def test_the_path_of_a_state_in_udp_has_its_ports(clean: None, stack: ExitStack) -> None:
+def test_the_path_of_a_state_in_udp_has_its_ports(stack: ExitStack) -> None:
     xfrm(
         TERMINAL,
-        f"state add src {GATE} dst {OLD} proto esp spi {DOWN:#x} reqid 7 mode tunnel {GCM} encap espinudp 4500 61000 ::",
+        f"state add src {GATE} dst {OLD} proto esp spi {DOWN:#x} mode tunnel {GCM} encap espinudp 4500 61000 {GATE}",
     )
     with inside(TERMINAL):
         states = stack.enter_context(opened(KernelStates(last="fwd")))
@@ -456,7 +441,7 @@ def test_pings_go_on_over_moves_and_none_is_lost(tunnel: Tunnel) -> None:
 
 
 @pytest.mark.parametrize("more", ["replay-window 32", "replay-window 128 flag esn", "replay-window 128"])
-def test_sequence_numbers_and_replay_windows_are_kept(clean: None, stack: ExitStack, more: str) -> None:
+def test_sequence_numbers_and_replay_windows_are_kept(stack: ExitStack, more: str) -> None:
     for namespace in (TERMINAL, GATEWAY):
         batch(namespace, states_text(UP, DOWN, more=more) + policies_text(namespace, INNER, BEHIND))
     tunnel = Tunnel(stack)
@@ -480,13 +465,7 @@ def test_after_move_only_the_policy_that_informs_is_left(tunnel: Tunnel) -> None
 
     assert template_places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}", f"{GATE} {OLD}"])
     assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
-    assert f"dir fwd priority 0 \n\ttmpl src {GATE} dst {OLD}" in re.sub(
-        r"ptype main.*\n.*", "\n", re.sub(r"(?m)^\tlifetime.*\n(\t  .*\n)*", "", run_policy())
-    )
-
-
-def run_policy() -> str:
-    return run("ip", "-n", TERMINAL, "xfrm", "policy")
+    assert f"tmpl src {GATE} dst {OLD}" in xfrm(TERMINAL, "policy").split("dir fwd")[1].split("proto esp")[0]
 
 
 def test_all_states_of_a_rekey_under_way_move_at_once(tunnel: Tunnel) -> None:
@@ -500,6 +479,8 @@ def test_all_states_of_a_rekey_under_way_move_at_once(tunnel: Tunnel) -> None:
     tunnel.move_gateway(inform=False)
 
     assert places(TERMINAL) == places(GATEWAY) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {NEW}": 2})
+    tunnel.move_terminal()
+    tunnel.move_gateway()
     assert ping(3) == 3
 
 
@@ -551,7 +532,7 @@ def test_what_the_kernel_refuses_leaves_everything_where_it_was(tunnel: Tunnel) 
     xfrm(TERMINAL, f"state add src {GATE} dst {NEW} proto esp spi {DOWN:#x} reqid 99 mode tunnel {GCM}")
     assert ping(3) == 3
 
-    with pytest.raises(KernelRefused, match="migrate out policy 10.9.0.1/32 10.1.0.1/32 of reqid 7: ENODATA"):
+    with pytest.raises(KernelRefused, match=r"migrate out policy 10\.9\.0\.1/32 10\.1\.0\.1/32 of reqid 7: ENODATA"):
         tunnel.move_terminal()
 
     assert template_places(TERMINAL) == Counter({f"{OLD} {GATE}": 1, f"{GATE} {OLD}": 2})
@@ -609,7 +590,7 @@ def test_several_child_sas_with_several_selectors_move_together(tunnel: Tunnel) 
     assert ping(3) == 3
 
 
-def test_a_tunnel_between_ipv6_addresses_moves(clean: None, stack: ExitStack) -> None:
+def test_a_tunnel_between_ipv6_addresses_moves(stack: ExitStack) -> None:
     for namespace in (TERMINAL, GATEWAY):
         batch(
             namespace,
@@ -626,7 +607,7 @@ def test_a_tunnel_between_ipv6_addresses_moves(clean: None, stack: ExitStack) ->
     assert ping(3, BEHIND6) == 3
 
 
-def test_states_with_marks_and_interface_ids_move(clean: None, stack: ExitStack) -> None:
+def test_states_with_marks_and_interface_ids_move(stack: ExitStack) -> None:
     more = "mark 0x1 mask 0x1 if_id 0x7"
     batch(TERMINAL, states_text(UP, DOWN, more=more) + policies_text(TERMINAL, INNER, BEHIND, more=more))
     tunnel = Tunnel(stack)
@@ -639,7 +620,7 @@ def test_states_with_marks_and_interface_ids_move(clean: None, stack: ExitStack)
     assert (found.mark, found.if_id, found.sent) == (Mark(1, 1), 7, MARGIN)
 
 
-def test_a_tunnel_without_policies_is_refused(clean: None, stack: ExitStack) -> None:
+def test_a_tunnel_without_policies_is_refused(stack: ExitStack) -> None:
     batch(TERMINAL, states_text(UP, DOWN))
     tunnel = Tunnel(stack)
 
@@ -672,6 +653,9 @@ def test_lost_events_do_not_matter(tunnel: Tunnel) -> None:
     assert ping(3) == 3
 
 
+T = TypeVar("T", "Sniffer", "Stream")
+
+
 class Sniffer(threading.Thread):
     """Counts (SPI, sequence number) of ESP packets that come in on the gateway."""
 
@@ -681,7 +665,7 @@ class Sniffer(threading.Thread):
         self.stop = threading.Event()
         with inside(GATEWAY):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         self._socket.settimeout(0.2)
 
     def run(self) -> None:
@@ -706,7 +690,7 @@ class Stream(threading.Thread):
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with inside(GATEWAY):
             self.receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 26)
+        self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         self.receiver.bind((BEHIND, UDP_PORT))
 
     def run(self) -> None:
@@ -730,19 +714,23 @@ class Stream(threading.Thread):
         return numbers
 
 
+@contextmanager
+def running(thread: T) -> Iterator[T]:
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.stop.set()
+        thread.join(DEADLINE_S)
+
+
 def test_a_moving_end_sends_on_loses_nothing_and_repeats_no_sequence_number(tunnel: Tunnel) -> None:
     assert ping(1) == 1
-    sniffer, stream = Sniffer(), Stream()
-    sniffer.start()
-    stream.start()
-    for n in range(20):
-        tunnel.move_terminal(back=n % 2 == 1)
-    stream.stop.set()
-    stream.join(DEADLINE_S)
-
-    received = stream.received()
-    sniffer.stop.set()
-    sniffer.join(DEADLINE_S)
+    with running(Sniffer()) as sniffer:
+        with running(Stream()) as stream:
+            for n in range(20):
+                tunnel.move_terminal(back=n % 2 == 1)
+        received = stream.received()
     lost = stream.sent - len(received)
     print(f"{stream.sent} sent, {stream.refused} refused, {lost} lost, {tunnel.terminal.overlaps} overlaps")
     assert stream.sent > 20

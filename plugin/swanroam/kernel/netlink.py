@@ -29,7 +29,13 @@ class NetlinkSocket:
     Use one socket for requests and another for events. Every method may raise KernelRefused with the kernel's errno.
     """
 
-    def __init__(self, family: int, groups: Iterable[int] = (), receive_buffer: int = 1 << 21) -> None:
+    def __init__(
+        self,
+        family: int,
+        groups: Iterable[int] = (),
+        receive_buffer: int = 1 << 21,
+        answer_timeout_s: int = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._sequence = itertools.count(1)
         try:
@@ -39,7 +45,7 @@ class NetlinkSocket:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
             # Not settimeout(): with it Python polls before each call, which costs a system call, and waits for the
             # whole time also where MSG_DONTWAIT is given.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_TIMEOUT_S, 0))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", answer_timeout_s, 0))
         except OSError as error:
             self._socket.close()
             raise KernelRefused(f"netlink socket of family {family}", error.errno or errno.EIO) from error
