@@ -10,7 +10,7 @@ from typing import Final, Self
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.path import IPAddress
-from swanroam.wire.esp import EspPacket, parse_esp
+from swanroam.wire.esppacket import EspPacket, parse_esp
 from swanroam.wire.inner import parse_udp
 from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
 from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet

@@ -1,4 +1,4 @@
-"""ESP packets (RFC 4303): what their headers say, and whether a state's keys vouch for them.
+"""Verification of ESP packets (RFC 4303): whether a state's keys vouch for them, and what is in them.
 
 A packet is verified as the kernel would, without changing anything: the sequence number against the state's replay
 window, the integrity value, then the inner addresses. The kernel does it all again when the packet is let go.
@@ -10,28 +10,15 @@ from typing import Final
 
 from swanroam.errors import Unsupported, WireError
 from swanroam.model.events import Reason
-from swanroam.model.path import IPAddress
 from swanroam.wire.espcrypt import Algorithm, open_combined, open_separate
-from swanroam.wire.inner import PROTOCOL_ESP, IpHeader, parse_ip
+from swanroam.wire.esppacket import EspPacket, parse_esp
+from swanroam.wire.inner import IpHeader, parse_ip
 
 __all__ = ["Algorithm", "EspPacket", "EspState", "ReplayWindow", "VerifiedPacket", "parse_esp", "verify"]
 
-ESP_HEADER: Final = struct.Struct("!II")
 IP_VERSIONS: Final = {4: 4, 41: 6}
 """Next header of tunnel mode: IP version."""
 LOW: Final = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
-class EspPacket:
-    """An ESP packet as it arrived; `data` goes from the SPI to the end of the integrity value."""
-
-    source: IPAddress
-    destination: IPAddress
-    spi: int
-    sequence: int
-    """The lower 32 bits, all that is sent."""
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,23 +79,6 @@ class VerifiedPacket:
     """4 IPv4, 41 IPv6; 59 a dummy of ESP's own (RFC 4303 section 2.6); else transport mode, or compressed."""
     inner: IpHeader | None
     """Of tunnel mode."""
-
-
-def parse_esp(data: bytes) -> EspPacket:
-    """An IP packet that carries ESP.
-
-    Raises Unsupported for another protocol and for fragments, WireError where a header is cut off or a length lies.
-    """
-    header = parse_ip(data)
-    if header.fragment:
-        raise Unsupported("ESP packet", 0, "a fragment")
-    if header.protocol != PROTOCOL_ESP:
-        raise Unsupported("ESP packet", 0, f"protocol {header.protocol}")
-    size = header.end - header.start
-    if size < ESP_HEADER.size:
-        raise WireError("ESP header", header.start, f"{size} bytes where a header needs {ESP_HEADER.size}")
-    spi, sequence = ESP_HEADER.unpack_from(data, header.start)
-    return EspPacket(header.source, header.destination, spi, sequence, data[header.start : header.end])
 
 
 def verify(state: EspState, packet: EspPacket) -> VerifiedPacket | Reason:
