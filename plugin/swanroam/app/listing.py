@@ -25,6 +25,9 @@ RETRY_S: Final = 1.0
 class Listing(Protocol):
     """The part of charon's commands that listing needs."""
 
+    malformed: int
+    """IKE_SAs left out of listings because they could not be read."""
+
     async def version(self) -> str:
         """The version of strongSwan."""
 
@@ -60,6 +63,7 @@ class Lister:
                 self.everything()
             case EventKind.LOST:
                 self.connected = False
+                self.version = ""  # another one may come back
                 self._dispatch(CharonLost(at_s=event.at_s))
             case _:
                 ids = {sa.unique_id for sa in (event.sa, event.former) if sa is not None}
@@ -83,21 +87,30 @@ class Lister:
             some, self._some = self._some, set()
             try:
                 if everything:
-                    if not self.version:
-                        self.version = await self._charon.version()
-                    self._report(await self._charon.list_sas(), complete=True)
-                else:
-                    for unique_id in sorted(some):
-                        sas = await self._charon.list_sas(unique_id)
-                        if sas:
-                            self._report(sas, complete=False)
-                        else:
-                            self._dispatch(IkeSaEnded(at_s=self._clock(), unique_id=unique_id))
+                    await self._list_all()
+                for unique_id in () if everything else sorted(some):
+                    await self._list_one(unique_id)
             except CharonError as error:
                 log.debug("listing IKE_SAs failed: %s", error)
                 self._all = True
                 if self.connected:
                     asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+
+    async def _list_all(self) -> None:
+        if not self.version:
+            self.version = await self._charon.version()
+        unreadable = self._charon.malformed
+        sas = await self._charon.list_sas()
+        # One that could not be read is not one that ended.
+        self._report(sas, complete=self._charon.malformed == unreadable)
+
+    async def _list_one(self, unique_id: int) -> None:
+        unreadable = self._charon.malformed
+        sas = await self._charon.list_sas(unique_id)
+        if sas:
+            self._report(sas, complete=False)
+        elif self._charon.malformed == unreadable:
+            self._dispatch(IkeSaEnded(at_s=self._clock(), unique_id=unique_id))
 
     def _report(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
         spis = [child.spi_in for sa in sas for child in sa.children]

@@ -5,7 +5,7 @@ construction. The decisions about one tunnel are pure functions in terminal, gat
 the tunnel, calls them, and keeps the table.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -46,7 +46,7 @@ from swanroam.model.events import (
 )
 from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
 from swanroam.model.path import Path, Repository
-from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
+from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Role, TunnelKey
 
 __all__ = ["Core"]
 
@@ -119,6 +119,8 @@ class Core:
         paths = dict(event.kernel_paths)
         listed = {sa.unique_id: sa for sa in event.sas}
         known = {sa.unique_id: sa for sa in self.table.sas()}
+        children = {child.unique_id: child for sa in known.values() for child in sa.children}
+        listed = {unique_id: _with_spis(sa, children) for unique_id, sa in listed.items()}
         sas = listed if event.complete else known | listed
         effects: list[Effect] = []
         grouped: dict[TunnelKey, list[IkeSa]] = {}
@@ -366,6 +368,17 @@ class Core:
         if self.table.get(tunnel.key) != tunnel:
             self.table.put(tunnel)
         return effects
+
+
+def _with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
+    """The IKE_SA with the SPIs that charon leaves out of a listing while it follows a move (child_sa.c: UPDATING)."""
+    children = tuple(
+        replace(child, spi_in=before.spi_in, spi_out=before.spi_out)
+        if child.state == "UPDATING" and not child.spi_in and (before := known.get(child.unique_id))
+        else child
+        for child in sa.children
+    )
+    return replace(sa, children=children)
 
 
 def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:

@@ -67,7 +67,10 @@ class Selector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSa:
-    """A CHILD_SA as `list-sas` reports it. SPIs are host-order integers; inbound is what this machine receives."""
+    """A CHILD_SA as `list-sas` reports it. SPIs are host-order integers; inbound is what this machine receives.
+
+    They are 0 where charon does not tell: before the CHILD_SA is installed, and while it is moved.
+    """
 
     name: str
     unique_id: int
