@@ -10,18 +10,15 @@ __all__ = ["Capture", "Packet"]
 
 ESP, UDP, ICMP = 50, 17, 1
 IKE_PORTS = {500, 4500}
-WORKER = "capture"
-LINKS = ("wan", "wlan", "lte")
+LINK = "wan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """An IP packet on one interface."""
+    """An IP packet on the link between router and gateway, as seen at the gateway's end of it."""
 
     at_ns: int
     """Monotonic, by the kernel's own stamp."""
-    link: str
-    outgoing: bool
     source: str
     destination: str
     protocol: int
@@ -56,40 +53,48 @@ class Packet:
 
 
 class Capture:
-    """All packets on the router's wan, wlan and lte, from now on."""
+    """All packets between router and gateway, from now on; with `only_udp` the others cost the machine nothing."""
 
-    def __init__(self, router: Host) -> None:
-        self._router = router
+    def __init__(self, router: Host, *, only_udp: bool = False) -> None:
+        self._agent = router.agent
+        self._worker = "capture-udp" if only_udp else "capture"
         self._packets: list[Packet] = []
-        self._seen = 0
-        router.agent.do("capture", WORKER)
+        self._agent.do("capture", self._worker, interface=LINK, only_udp=only_udp)
 
-    def packets(self, since_ns: int = 0, until_ns: int | None = None, link: str | None = None) -> Iterator[Packet]:
-        """Packets in the order of capture; `link` is wan, wlan or lte."""
-        self._update()
+    def packets(self, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Packet]:
+        """Packets in the order of capture."""
+        for record in self._agent.do("report", self._worker, since=len(self._packets))["records"]:
+            at_ns, source, destination, protocol, first, second, length = record
+            self._packets.append(
+                Packet(
+                    at_ns=at_ns,
+                    source=source,
+                    destination=destination,
+                    protocol=protocol,
+                    first=first,
+                    second=second,
+                    length=length,
+                )
+            )
         for packet in self._packets:
-            if (
-                packet.at_ns >= since_ns
-                and (until_ns is None or packet.at_ns < until_ns)
-                and link in {None, packet.link}
-            ):
+            if packet.at_ns >= since_ns and (until_ns is None or packet.at_ns < until_ns):
                 yield packet
 
     def ike(self, since_ns: int = 0, until_ns: int | None = None, host: str | None = None) -> list[Packet]:
-        """IKE packets on the gateway's link, both ways; of one outer address where given."""
+        """IKE packets, both ways; of one outer address where given."""
         return [
             packet
-            for packet in self.packets(since_ns, until_ns, "wan")
+            for packet in self.packets(since_ns, until_ns)
             if packet.ike and host in {None, packet.source, packet.destination}
         ]
 
     def esp_from(self, address: str, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
-        """ESP packets that an outer address sent, as the gateway's link saw them."""
-        return [p for p in self.packets(since_ns, until_ns, "wan") if p.esp and p.source == address]
+        """ESP packets that an outer address sent."""
+        return [packet for packet in self.packets(since_ns, until_ns) if packet.esp and packet.source == address]
 
     def esp_to(self, address: str, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
         """ESP packets that the gateway sent to an outer address."""
-        return [p for p in self.packets(since_ns, until_ns, "wan") if p.esp and p.destination == address]
+        return [packet for packet in self.packets(since_ns, until_ns) if packet.esp and packet.destination == address]
 
     def cleartext(self, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
         """Packets that should have been in a tunnel."""
@@ -97,27 +102,5 @@ class Capture:
 
     def contents(self, packet: Packet) -> bytes:
         """The bytes of a packet, from its IP header on."""
-        report = self._router.agent.do("report", WORKER, contents=True)
-        for record, text in zip(report["records"], report["contents"], strict=True):
-            if record[0] and record[1] == packet.link and record[6:8] == [packet.first, packet.second]:
-                return bytes.fromhex(text)
-        raise KeyError(packet)
-
-    def _update(self) -> None:
-        for record in self._router.agent.do("report", WORKER, since=self._seen)["records"]:
-            self._seen += 1
-            at_ns, interface, outgoing, source, destination, protocol, first, second, length = record
-            if interface in LINKS:
-                self._packets.append(
-                    Packet(
-                        at_ns=at_ns,
-                        link=interface,
-                        outgoing=outgoing,
-                        source=source,
-                        destination=destination,
-                        protocol=protocol,
-                        first=first,
-                        second=second,
-                        length=length,
-                    )
-                )
+        number = self._packets.index(packet)
+        return bytes.fromhex(self._agent.do("report", self._worker, since=number, contents=True)["contents"][0])

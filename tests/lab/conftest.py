@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import figures
 from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -74,7 +75,7 @@ def _story(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Keep and print the logs of a story that failed, and the state of every host, without keys."""
-    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed and living and "lab" in item.path.parts:
         folder = LOGS / item.name.replace("/", "_")
         for world in living:
@@ -86,6 +87,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             for host in world.hosts:
                 (folder / f"{host.namespace.name}.state").write_text(_state(host.show))
     return report  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures, if they were measured in this run."""
+    if figures.measured:
+        terminalreporter.section("figures")
+        terminalreporter.write_line(figures.table(figures.measured))
 
 
 def _state(show: Callable[[str], str]) -> str:

@@ -44,7 +44,7 @@ class Swanroam:
             "vici": str(self._host.folder / "charon.vici"),
             "control_socket": str(self.socket),
             "state_dir": str(self.state_dir),
-            "log_level": "debug",
+            "log_level": "info",
             **settings,
         }
         text = "".join(f"{key} = {_toml(value)}\n" for key, value in top.items())

@@ -57,9 +57,10 @@ def test_an_ike_rekey_from_either_end_changes_the_ids_and_the_next_move_works(wo
     before = world.terminal.sa
     end(world, side).charon.rekey_ike()
 
-    def rekeyed() -> IkeSa | None:
+    def rekeyed() -> IkeSa:
         now = world.terminal.sa
-        return now if now.unique_id != before.unique_id else None
+        assert now.unique_id != before.unique_id
+        return now
 
     now = eventually(rekeyed, "the IKE_SA is rekeyed")
     assert [child.spi_in for child in now.children] == [child.spi_in for child in before.children]

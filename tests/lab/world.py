@@ -14,6 +14,7 @@ from tests.lab.captures import Capture
 from tests.lab.charon import Charon, IkeSa, TunnelOptions, gateway_connection, terminal_connection
 from tests.lab.conditions import eventually
 from tests.lab.daemon import Swanroam
+from tests.lab.errors import NeverCame
 from tests.lab.hosts import Host
 from tests.lab.links import Request
 from tests.lab.netns import Namespace, batch, sweep
@@ -85,10 +86,15 @@ class Terminal(End):
 
     @property
     def sa(self) -> IkeSa:
-        """The terminal's one established IKE_SA; AssertionError if there is not exactly one."""
-        established = [sa for sa in self.charon.sas() if sa.state == "ESTABLISHED"]
-        assert len(established) == 1, f"{self.name} has these IKE_SAs: {self.charon.sas()}"
-        return established[0]
+        """The terminal's one established IKE_SA; waits for the end of a negotiation that is going on."""
+
+        def one() -> IkeSa:
+            every = self.charon.sas()
+            assert [sa.state for sa in every] == ["ESTABLISHED"], f"{self.name} has these IKE_SAs: {every}"
+            assert every[0].children, f"{self.name} has no CHILD_SA: {every}"
+            return every[0]
+
+        return eventually(one, f"{self.name} has one tunnel", every_s=0.1)
 
     def move(self, address: str | None = None) -> Move:
         """Change to the other network at once: the old address goes, the new one comes, the default route follows."""
@@ -105,7 +111,7 @@ class Terminal(End):
         return self._change(self._entering(self.other, address or self.other.address(self.number)))
 
     def unplug(self) -> Move:
-        """The link in use goes down, and the other network gives an address: the kernel takes the routes away itself."""
+        """The link in use goes down, which takes its routes away, and the other network gives an address."""
         old = self.access
         address = self.address
         down = [self.links.turn(old.link, up=False), self.links.remove_address(old.link, address)]
@@ -245,10 +251,8 @@ class World:
             if not terminal.present:
                 terminal.enter()
             try:
-                fine = bool(terminal.sa.children)
-            except AssertionError:
-                fine = False
-            if not fine:
+                _ = terminal.sa
+            except NeverCame:
                 terminal.charon.restart()
                 terminal.connect()
             (terminal.inner,) = terminal.sa.inner

@@ -1,0 +1,124 @@
+"""Figures of many moves: what is measured, how it is told, and what would be good enough.
+
+Times on a machine that does other things too, or whose processor is emulated, are no tests: the verdict is a report.
+Both sides of a comparison are measured in one boot, so that their ratio means something.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.lab.captures import Capture
+from tests.lab.world import Terminal, World
+
+__all__ = ["Figures", "MovedStream", "measure", "measured", "table", "verdicts", "write"]
+
+RTT_MS = 20.0
+SLACK_MS = 40.0
+SHARE_OF_MOBIKE = 0.4
+
+measured: "list[Figures]" = []
+"""What this run measured so far; the end of the run prints it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedStream:
+    """One move under a stream in both directions."""
+
+    down_gap_ms: float
+    down_lost: int
+    up_gap_ms: float
+    up_lost: int
+    ike_packets: int
+    same_keys: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Medians over all moves of one way to move."""
+
+    name: str
+    moves: int
+    down_gap_ms: float
+    down_lost: float
+    up_gap_ms: float
+    up_lost: float
+    ike_packets: float
+    renegotiations: int
+
+
+def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream:
+    """Move a terminal under streams of a packet each 10 ms in both directions, until both flow again."""
+    before = terminal.sa.identity
+    with world.both_ways(terminal) as (up, down):
+        move = terminal.move()
+        down.flows(move.usable_ns, packets=10, deadline_s=90)
+        up.flows(move.usable_ns, packets=10, deadline_s=90)
+    end_ns = max(down.received()[-1].arrived_ns, up.received()[-1].arrived_ns)
+    # What was sent in the last moments may be in flight; it says nothing of the move.
+    went_down, went_up = down.outcome(move.began_ns), up.outcome(move.began_ns)
+    return MovedStream(
+        down_gap_ms=went_down.longest_gap_ms,
+        down_lost=len(went_down.lost),
+        up_gap_ms=went_up.longest_gap_ms,
+        up_lost=len(went_up.lost),
+        ike_packets=len(capture.ike(move.began_ns, end_ns)),
+        same_keys=terminal.sa.identity == before,
+    )
+
+
+def measure(name: str, world: World, moves: int) -> tuple[Figures, list[MovedStream]]:
+    """Move many times and take medians."""
+    # Only IKE: capturing each packet would take from an emulated processor what is to be measured.
+    capture = Capture(world.router, only_udp=True)
+    every = [move_once(world, world.terminal, capture) for _ in range(moves)]
+    figures = Figures(
+        name=name,
+        moves=moves,
+        down_gap_ms=statistics.median(one.down_gap_ms for one in every),
+        down_lost=statistics.median(one.down_lost for one in every),
+        up_gap_ms=statistics.median(one.up_gap_ms for one in every),
+        up_lost=statistics.median(one.up_lost for one in every),
+        ike_packets=statistics.median(one.ike_packets for one in every),
+        renegotiations=sum(not one.same_keys for one in every),
+    )
+    return figures, every
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """The figures, for people."""
+    title = "medians at 20 ms RTT, a packet each 10 ms both ways"
+    lines = [f"{title:<56} {'gap down':>12} {'lost':>7} {'gap up':>9} {'lost':>7} {'IKE':>6} {'new keys':>9}"]
+    lines += [
+        f"  {one.name:<42} ({one.moves:>3} moves) {one.down_gap_ms:12.1f} {one.down_lost:7.1f}"
+        f" {one.up_gap_ms:9.1f} {one.up_lost:7.1f} {one.ike_packets:6.1f} {one.renegotiations:9d}"
+        for one in figures
+    ]
+    return "\n".join([*lines, *(f"  {text}: {'yes' if good else 'NO'}" for text, good in verdicts(figures).items())])
+
+
+def verdicts(figures: Sequence[Figures]) -> Mapping[str, bool]:
+    """Goal in words -> whether it was met."""
+    by_name = {one.name: one for one in figures}
+    ours, mobike = by_name.get("swanroam"), by_name.get("strongSwan, MOBIKE")
+    if ours is None:
+        return {}
+    goals = {f"downlink gap at most RTT + {SLACK_MS:g} ms": ours.down_gap_ms <= RTT_MS + SLACK_MS}
+    if mobike is not None:
+        share = ours.down_gap_ms / mobike.down_gap_ms
+        goals[f"downlink gap {share:.2f} of MOBIKE's, at most {SHARE_OF_MOBIKE}"] = share <= SHARE_OF_MOBIKE
+    return goals
+
+
+def write(file: Path, figures: Sequence[Figures], every: Mapping[str, Sequence[MovedStream]]) -> None:
+    """Write all of it as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    value = {
+        "rtt_ms": RTT_MS,
+        "medians": [asdict(one) for one in figures],
+        "moves": {name: [asdict(one) for one in moves] for name, moves in every.items()},
+        "goals": dict(verdicts(figures)),
+    }
+    file.write_text(json.dumps(value, indent=2) + "\n")
