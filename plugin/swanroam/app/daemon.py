@@ -17,6 +17,7 @@ from typing import Final
 
 from swanroam.app import config as configuration
 from swanroam.app import logs
+from swanroam.app.adapters import Adapters
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
@@ -31,12 +32,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.hookhost import HookHost
-from swanroam.kernel.filter import PacketFilter
-from swanroam.kernel.queue import HeldEsp, PacketQueue, TunnelMessage
-from swanroam.kernel.routes import RouteSource
-from swanroam.kernel.sender import TunnelSender
-from swanroam.kernel.states import KernelStates
+from swanroam.kernel.queue import HeldEsp, TunnelMessage
 from swanroam.model.effects import Persist
 from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
@@ -51,44 +47,53 @@ FILTER_RETRY_S: Final = 1.0
 STORE_TIMEOUT_S: Final = 0.5
 
 
-def run(config: Config, config_file: Path) -> int:
+def run(config: Config, config_file: Path, adapters: Adapters | None = None) -> int:
     """Run until SIGTERM; returns the exit status. Raises SwanroamError when it cannot start."""
-    return asyncio.run(_run(config, config_file))
+    return asyncio.run(_run(config, config_file, adapters or Adapters()))
 
 
-async def _run(config: Config, config_file: Path) -> int:
+async def _run(config: Config, config_file: Path, adapters: Adapters) -> int:
     with ExitStack() as cleanup:
-        await Daemon(config, config_file, asyncio.get_running_loop(), cleanup).serve()
+        await Daemon(config, config_file, asyncio.get_running_loop(), cleanup, adapters).serve()
     return 0
 
 
 class Daemon:
     """One running daemon. Whatever it opens is closed by `cleanup`, in the opposite order."""
 
-    def __init__(self, config: Config, config_file: Path, loop: asyncio.AbstractEventLoop, cleanup: ExitStack) -> None:
-        self._config, self._config_file, self._loop = config, config_file, loop
+    def __init__(
+        self,
+        config: Config,
+        config_file: Path,
+        loop: asyncio.AbstractEventLoop,
+        cleanup: ExitStack,
+        adapters: Adapters,
+    ) -> None:
+        self._config, self._config_file, self._loop, self._adapters = config, config_file, loop, adapters
         self._clock: Callable[[], float] = time.monotonic
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: set[int] = set()
         self._preferences: dict[LocalAddress, int] = {}
         self._bad_messages = 0
+        self._repair: asyncio.TimerHandle | None = None
 
         store, records, problem = Store.open(config.state_dir)
         cleanup.callback(store.close, STORE_TIMEOUT_S)
         if problem is not None:
             log.warning("%s", problem)
-        self._hooks = HookHost.load(disabled=config.hooks_disabled, options=config.hook_options)
+        self._hooks = adapters.hooks(config)
         cleanup.callback(lambda: self._hooks.close())  # those of the last reload
-        self._kernel = KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
+        self._kernel = adapters.kernel(config)
         cleanup.callback(self._kernel.close)
-        self._queue = PacketQueue(queue=config.queue)
+        self._queue = adapters.queue(config)
         cleanup.callback(self._queue.close)
-        self._filter = PacketFilter(config.role, queue=config.queue, port=config.port)
+        self._filter = adapters.filter(config)
         cleanup.callback(self._filter.close)
-        sender = TunnelSender(port=config.port)
+        sender = adapters.sender(config)
         cleanup.callback(sender.close)
-        self._routes = RouteSource() if config.role is Role.TERMINAL else None
+        self._routes = adapters.routes(config) if config.role is Role.TERMINAL else None
         if self._routes is not None:
             cleanup.callback(self._routes.close)
         self._charon = CharonCommands(config.vici)
@@ -116,21 +121,31 @@ class Daemon:
         cleanup.callback(self._events.stop)
 
     async def serve(self) -> None:
-        """Run until told to stop."""
-        notifier = Notifier.from_environment()
+        """Run until told to stop. Raises SwanroamError, with nothing left in the packet filter, when it cannot."""
         control = ControlServer(self._config.control_socket, {"status": self._status})
         # The socket first: another daemon's rules are not replaced before it is known that there is none.
-        async with control, asyncio.TaskGroup() as self._group:
-            self._filter.install()
+        async with control:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._stop.set)
+            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+            try:
+                self._filter.install()
+                if self._routes is not None:
+                    self._on_repository(self._routes.start())
+                await self._work()
+            finally:
+                self._performer.close()
+                self._clear_filter()
+        log.info("swanroam stopped; the tunnels are charon's")
+
+    async def _work(self) -> None:
+        notifier = Notifier.from_environment()
+        async with asyncio.TaskGroup() as self._group:
             self._watch(self._queue.fileno(), self._on_packets)
             self._watch(self._kernel.fileno(), self._kernel.process_events)
             self._watch(self._filter.fileno(), self._on_filter_events)
             if self._routes is not None:
-                self._on_repository(self._routes.start())
                 self._watch(self._routes.fileno(), self._on_routes)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._stop.set)
-            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
             self._spawn("list IKE_SAs", self._lister.run())
             self._spawn("watchdog", notifier.watchdog())
             self._charon.start()
@@ -139,12 +154,22 @@ class Daemon:
             log.info("swanroam runs as %s", self._config.role)
             await self._stop.wait()
             notifier.stopping()
+            for descriptor in self._watched:
+                self._loop.remove_reader(descriptor)
+            if self._repair is not None:
+                self._repair.cancel()
+            self._performer.close()
             for task in tuple(self._tasks):
                 task.cancel()
         self._performer.perform(tuple(Persist(tunnel.key) for tunnel in self._core.table))
-        self._performer.close()
-        self._filter.remove()
-        log.info("swanroam stopped; the tunnels are charon's")
+
+    def _clear_filter(self) -> None:
+        try:
+            self._filter.remove()
+            # Packets that came until then are let go when the queue is closed; unread they would be dropped.
+            self._queue.receive()
+        except KernelRefused as error:
+            log.warning("removing the rules failed: %s", error)
 
     def _dispatch(self, event: Event) -> None:
         self._performer.dispatch(event)
@@ -190,16 +215,17 @@ class Daemon:
         self._performer.dispatch(changed)
 
     def _on_filter_events(self) -> None:
-        if not self._filter.process_events():
+        if not self._filter.process_events() and self._repair is None:
             log.warning("somebody removed swanroam's rules from the packet filter; installing them again")
             self._repair_filter()
 
     def _repair_filter(self) -> None:
+        self._repair = None
         try:
             self._filter.install()
         except KernelRefused as error:
             log.warning("installing the rules failed: %s", error)
-            self._loop.call_later(FILTER_RETRY_S, self._repair_filter)
+            self._repair = self._loop.call_later(FILTER_RETRY_S, self._repair_filter)
 
     def _reload(self) -> None:
         """Take over what can be changed while running; a configuration with errors changes nothing."""
@@ -217,7 +243,7 @@ class Daemon:
         logs.set_level(new.log_level)
         if "hooks" in changes.live:
             self._hooks.close()
-            self._hooks = HookHost.load(disabled=new.hooks_disabled, options=new.hook_options)
+            self._hooks = self._adapters.hooks(new)
             self._performer.world = replace(self._performer.world, hooks=self._hooks)
         self._performer.perform(self._core.reconfigure(new.settings))
         self._preferences = {}
@@ -236,6 +262,7 @@ class Daemon:
 
     def _watch(self, descriptor: int, read: Callable[[], object]) -> None:
         self._loop.add_reader(descriptor, read)
+        self._watched.add(descriptor)
 
     def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
         task = self._group.create_task(_guarded(name, work), name=name)

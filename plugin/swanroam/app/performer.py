@@ -15,7 +15,7 @@ from typing import Final, assert_never
 
 from swanroam.app.ports import Charon, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
 from swanroam.core.step import Core
-from swanroam.errors import CharonError, KernelRefused
+from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
     CapabilityChanged,
     Effect,
@@ -96,14 +96,7 @@ class Performer:
     def dispatch(self, event: Event) -> None:
         """Hand an event to the core and do what follows from it, and from that."""
         self._events.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._events:
-                self.perform(self._core.step(self._events.popleft()))
-        finally:
-            self._busy = False
+        self._follow()
 
     def hold(self, packet_id: int, packet: EspPacket) -> None:
         """A packet waits in the queue for its verdict."""
@@ -119,12 +112,9 @@ class Performer:
         )
 
     def perform(self, effects: tuple[Effect, ...]) -> None:
-        """Do all of this, in this order. What the kernel refuses is logged; the rest is done all the same."""
-        for effect in effects:
-            try:
-                self._perform(effect)
-            except KernelRefused as error:
-                log.warning("%s failed: %s", type(effect).__name__, error)
+        """Do all of this, in this order, and what follows. What the kernel refuses is logged; the rest is done."""
+        self._do(effects)
+        self._follow()
 
     def close(self) -> None:
         """Stop all timers and let all held packets go on."""
@@ -133,6 +123,23 @@ class Performer:
         self._timers.clear()
         for packet_id in tuple(self._packets):
             self.perform((GiveVerdict(packet_id=packet_id),))
+
+    def _follow(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self._do(self._core.step(self._events.popleft()))
+        finally:
+            self._busy = False
+
+    def _do(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            try:
+                self._perform(effect)
+            except KernelRefused as error:
+                log.warning("%s failed: %s", type(effect).__name__, error)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -213,7 +220,13 @@ class Performer:
         log.warning("%s: nobody answers on it; asking charon to build %s anew", effect.key, effect.connection)
         try:
             for unique_id in effect.unique_ids:
-                await self.world.charon.terminate(unique_id, force=True)
+                await self._terminate(unique_id)
             await self.world.charon.initiate(effect.child, effect.connection)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
+
+    async def _terminate(self, unique_id: int) -> None:
+        try:
+            await self.world.charon.terminate(unique_id, force=True)
+        except CharonRefused as error:
+            log.info("%s", error)  # it ended by itself meanwhile, which is no reason not to build it anew

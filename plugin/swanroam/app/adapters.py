@@ -1,0 +1,122 @@
+"""What the daemon opens on this machine, behind one door: the tests bring a machine of their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from swanroam.app import ports
+from swanroam.app.config import Config
+from swanroam.app.verify import States
+from swanroam.hookhost import HookHost
+from swanroam.kernel.filter import PacketFilter
+from swanroam.kernel.queue import HeldEsp, PacketQueue, TunnelMessage, Unreadable
+from swanroam.kernel.routes import RouteSource
+from swanroam.kernel.sender import TunnelSender
+from swanroam.kernel.states import KernelStates
+from swanroam.model.path import LocalAddress, Repository
+from swanroam.model.tunnel import Role
+
+__all__ = ["Adapters", "Filter", "Hooks", "Kernel", "Queue", "Routes", "Sender"]
+
+
+class Closable(Protocol):
+    """Something that was opened."""
+
+    def close(self) -> None:
+        """Close it; what it did to the kernel stays."""
+
+
+class Source(Closable, Protocol):
+    """Something that the event loop watches."""
+
+    def fileno(self) -> int:
+        """The file descriptor, readable when there is something to do."""
+
+
+class Kernel(ports.Kernel, States, Source, Protocol):
+    """The kernel's states and policies."""
+
+    def process_events(self) -> object:
+        """Follow what changed."""
+
+
+class Queue(ports.Queue, Source, Protocol):
+    """The queues of the packet filter. Closing lets all packets that were received go on."""
+
+    def receive(self) -> Sequence[HeldEsp | TunnelMessage | Unreadable]:
+        """The packets that wait."""
+
+
+class Filter(ports.Filter, Source, Protocol):
+    """The packet filter."""
+
+    def install(self) -> None:
+        """Install the rules, replacing what is left of them. Raises KernelRefused."""
+
+    def remove(self) -> None:
+        """Remove the rules. Raises KernelRefused."""
+
+    def process_events(self) -> bool:
+        """Whether the rules are still whole."""
+
+
+class Sender(ports.Sender, Closable, Protocol):
+    """Sends through tunnels."""
+
+
+class Routes(Source, Protocol):
+    """The address repository."""
+
+    @property
+    def repository(self) -> Repository:
+        """The last one that was returned."""
+
+    def start(self) -> Repository:
+        """Read everything. Raises KernelRefused."""
+
+    def process(self) -> Repository | None:
+        """The new repository, None when nothing in it changed."""
+
+
+class Hooks(ports.Hooks, Closable, Protocol):
+    """Hook implementations."""
+
+    def rank_path(self, address: LocalAddress) -> int:
+        """What they add to the preference of a source."""
+
+
+def _hooks(config: Config) -> Hooks:
+    return HookHost.load(disabled=config.hooks_disabled, options=config.hook_options)
+
+
+def _kernel(config: Config) -> Kernel:
+    return KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
+
+
+def _queue(config: Config) -> Queue:
+    return PacketQueue(queue=config.queue)
+
+
+def _filter(config: Config) -> Filter:
+    return PacketFilter(config.role, queue=config.queue, port=config.port)
+
+
+def _sender(config: Config) -> Sender:
+    return TunnelSender(port=config.port)
+
+
+def _routes(_config: Config) -> Routes:
+    return RouteSource()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """How each of them is opened; all but hooks raise KernelRefused."""
+
+    hooks: Callable[[Config], Hooks] = _hooks
+    kernel: Callable[[Config], Kernel] = _kernel
+    queue: Callable[[Config], Queue] = _queue
+    filter: Callable[[Config], Filter] = _filter
+    sender: Callable[[Config], Sender] = _sender
+    routes: Callable[[Config], Routes] = _routes
+    """Asked on terminals only."""
