@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from swanroam.app.ports import Charon, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
-from swanroam.core.step import Core
+from swanroam.app.ports import Charon, Decisions, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
 from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -47,7 +46,7 @@ from swanroam.model.events import (
 )
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.control import encode
-from swanroam.wire.esp import EspPacket
+from swanroam.wire.esppacket import EspPacket
 
 __all__ = ["Performer", "World"]
 
@@ -84,7 +83,7 @@ class World:
 class Performer:
     """The core's hands. Everything is called in the event loop's thread."""
 
-    def __init__(self, core: Core, world: World, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, core: Decisions, world: World, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
         self.world = world
         self._loop = loop

@@ -3,13 +3,20 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from swanroam.model.effects import Announcement, Watch
-from swanroam.model.events import PacketVerified
+from swanroam.model.effects import Announcement, Effect, Watch
+from swanroam.model.events import Event, PacketVerified
 from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, TunnelKey
-from swanroam.wire.esp import EspPacket
+from swanroam.wire.esppacket import EspPacket
 
-__all__ = ["Charon", "Filter", "Hooks", "Keeper", "Kernel", "Queue", "Sender", "Verifier"]
+__all__ = ["Charon", "Decisions", "Filter", "Hooks", "Keeper", "Kernel", "Queue", "Sender", "Verifier"]
+
+
+class Decisions(Protocol):
+    """The core."""
+
+    def step(self, event: Event) -> tuple[Effect, ...]:
+        """What is to be done about an event."""
 
 
 class Kernel(Protocol):

@@ -1,0 +1,331 @@
+"""A machine in memory for the daemon and its parts: kernel, packet filter, queue, sockets, addresses and hooks.
+
+What is done to it is noted in one list, in order. It refuses what a test tells it to refuse.
+"""
+
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from swanroam.app.adapters import Adapters
+from swanroam.app.config import Config
+from swanroam.errors import KernelRefused
+from swanroam.kernel.queue import HeldEsp, TunnelMessage, Unreadable
+from swanroam.model.effects import Announcement, Watch
+from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
+from swanroam.model.tunnel import ChildSa, TunnelKey
+from swanroam.wire.xfrm import SaState
+
+__all__ = ["Bell", "FakeFilter", "FakeHooks", "FakeKernel", "FakeQueue", "FakeRoutes", "FakeSender", "Machine"]
+
+Noted = list[tuple[object, ...]]
+"""What was done: the name of it, then its arguments."""
+Packet = HeldEsp | TunnelMessage | Unreadable
+Part = TypeVar("Part")
+
+
+class Bell:
+    """A file descriptor that is readable while it was rung and not heard."""
+
+    def __init__(self) -> None:
+        self._heard, self._ringing = socket.socketpair()
+        self._heard.setblocking(False)
+        self.closed = False
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._heard.fileno()
+
+    def close(self) -> None:
+        """Close it."""
+        self.closed = True
+        self._heard.close()
+        self._ringing.close()
+
+    def ring(self) -> None:
+        """Make it readable."""
+        self._ringing.send(b"!")
+
+    def hear(self) -> None:
+        """Make it unreadable."""
+        while True:
+            try:
+                self._heard.recv(4096)
+            except BlockingIOError:
+                return
+
+
+class Refusing:
+    """Refuses operations by name, each as often as it was told."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.noted = noted
+        self.refusals: dict[str, deque[int]] = {}
+
+    def refuse(self, operation: str, *codes: int) -> None:
+        """Refuse the next calls of an operation with these errnos."""
+        self.refusals.setdefault(operation, deque()).extend(codes)
+
+    def note(self, operation: str, *arguments: object) -> None:
+        """Note a call, also one that is refused. Raises KernelRefused."""
+        self.noted.append((operation, *arguments))
+        if codes := self.refusals.get(operation):
+            raise KernelRefused(operation, codes.popleft())
+
+
+class FakeKernel(Refusing, Bell):
+    """States by (destination, SPI), and where those of inbound SPIs are."""
+
+    def __init__(self, noted: Noted) -> None:
+        Refusing.__init__(self, noted)
+        Bell.__init__(self)
+        self.states: dict[tuple[IPAddress, int], SaState] = {}
+        self.where: dict[int, Path] = {}
+
+    def process_events(self) -> object:
+        """Nothing to follow."""
+        self.hear()
+        return ()
+
+    def state(self, destination: IPAddress, spi: int) -> SaState | None:
+        """A state with its keys."""
+        self.note("state", spi)
+        return self.states.get((destination, spi))
+
+    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+        """Where the states are."""
+        wanted = tuple(spis)
+        self.note("paths", wanted)
+        return tuple((spi, self.where[spi]) for spi in wanted if spi in self.where)
+
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move states."""
+        self.note("move", old, new)
+        self.where |= {child.spi_in: new for child in children}
+
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Tell charon."""
+        del children
+        self.note("inform", old, new)
+
+
+class FakeFilter(Refusing, Bell):
+    """The packet filter; `whole` is false once somebody removed the rules."""
+
+    def __init__(self, noted: Noted) -> None:
+        Refusing.__init__(self, noted)
+        Bell.__init__(self)
+        self.watched: dict[TunnelKey, Watch] = {}
+        self.whole = False
+
+    def install(self) -> None:
+        """Install the rules."""
+        self.note("install")
+        self.whole = True
+
+    def remove(self) -> None:
+        """Remove the rules."""
+        self.note("remove")
+        self.whole = False
+
+    def process_events(self) -> bool:
+        """Whether the rules are whole."""
+        self.hear()
+        return self.whole
+
+    def destroy(self) -> None:
+        """Somebody removes the rules."""
+        self.whole = False
+        self.ring()
+
+    def watch(self, watch: Watch) -> None:
+        """Know a tunnel."""
+        self.note("watch", watch.key)
+        self.watched[watch.key] = watch
+
+    def unwatch(self, key: TunnelKey) -> None:
+        """Forget a tunnel."""
+        self.note("unwatch", key)
+        self.watched.pop(key, None)
+
+
+class FakeQueue(Refusing, Bell):
+    """Packets that wait, and what became of those that were held."""
+
+    def __init__(self, noted: Noted) -> None:
+        Refusing.__init__(self, noted)
+        Bell.__init__(self)
+        self.waiting: list[Packet] = []
+        self.held: set[int] = set()
+        self.verdicts: dict[int, bool] = {}
+
+    def put(self, *packets: Packet) -> None:
+        """Packets come."""
+        self.waiting += packets
+        self.ring()
+
+    def receive(self) -> Sequence[Packet]:
+        """The packets that wait."""
+        self.hear()
+        waiting, self.waiting = self.waiting, []
+        self.held |= {packet.packet_id for packet in waiting if isinstance(packet, HeldEsp)}
+        return waiting
+
+    def verdict(self, packet_id: int, *, accept: bool) -> None:
+        """What becomes of a packet."""
+        self.note("verdict", packet_id, accept)
+        self.held.discard(packet_id)
+        self.verdicts[packet_id] = accept
+
+    def close(self) -> None:
+        """Let all go that are held, as the queue does."""
+        self.verdicts |= dict.fromkeys(self.held, True)
+        self.held.clear()
+        Bell.close(self)
+
+
+class FakeSender(Refusing):
+    """What was sent through tunnels."""
+
+    def __init__(self, noted: Noted) -> None:
+        super().__init__(noted)
+        self.sent: list[tuple[IPAddress, IPAddress, bytes]] = []
+        self.closed = False
+
+    def close(self) -> None:
+        """Close it."""
+        self.closed = True
+
+    def send(self, source: IPAddress, destination: IPAddress, payload: bytes) -> None:
+        """Send a message."""
+        self.note("send", destination)
+        self.sent.append((source, destination, payload))
+
+    def send_dummy(self, source: IPAddress, destination: IPAddress) -> None:
+        """Send a dummy."""
+        self.note("send_dummy", destination)
+        self.sent.append((source, destination, b""))
+
+
+class FakeRoutes(Refusing, Bell):
+    """The addresses of the machine."""
+
+    def __init__(self, noted: Noted) -> None:
+        Refusing.__init__(self, noted)
+        Bell.__init__(self)
+        self.repository = Repository()
+        self._news: Repository | None = None
+
+    def start(self) -> Repository:
+        """Read everything."""
+        self.note("routes")
+        return self.repository
+
+    def change(self, repository: Repository) -> None:
+        """The addresses are others now."""
+        self._news = repository
+        self.ring()
+
+    def process(self) -> Repository | None:
+        """What changed."""
+        self.hear()
+        news, self._news = self._news, None
+        self.repository = news or self.repository
+        return news
+
+
+class FakeHooks:
+    """Hooks that answer what the test says."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.noted = noted
+        self.veto: str | None = None
+        self.ranks: dict[str, int] = {}
+        self.announced: list[Announcement] = []
+        self.closed = False
+
+    def close(self) -> None:
+        """Close them."""
+        self.closed = True
+
+    def rank_path(self, address: LocalAddress) -> int:
+        """By interface."""
+        self.noted.append(("rank", address.interface))
+        return self.ranks.get(address.interface, 0)
+
+    def veto_move(self, key: TunnelKey, old: Path, new: Path) -> str | None:
+        """The same for all."""
+        del key, old, new
+        return self.veto
+
+    def announce(self, announcement: Announcement) -> None:
+        """Keep it."""
+        self.noted.append(("announce", type(announcement).__name__))
+        self.announced.append(announcement)
+
+
+@dataclass(slots=True)
+class Machine:
+    """All of it."""
+
+    noted: Noted = field(default_factory=list)
+    kernel: FakeKernel = field(init=False)
+    filter: FakeFilter = field(init=False)
+    queue: FakeQueue = field(init=False)
+    sender: FakeSender = field(init=False)
+    routes: FakeRoutes = field(init=False)
+    hooks: list[FakeHooks] = field(default_factory=list)
+    """As they were loaded, the last ones in use."""
+    prepare: Callable[[FakeHooks], object] | None = None
+    """Called for hooks that were loaded."""
+    absent: str | None = None
+    """The part that cannot be opened."""
+
+    def __post_init__(self) -> None:
+        self.kernel, self.filter = FakeKernel(self.noted), FakeFilter(self.noted)
+        self.queue, self.sender, self.routes = (
+            FakeQueue(self.noted),
+            FakeSender(self.noted),
+            FakeRoutes(self.noted),
+        )
+
+    def done(self, *operations: str) -> list[str]:
+        """Names of what was done, in order: those asked for, or all."""
+        return [str(what[0]) for what in self.noted if not operations or what[0] in operations]
+
+    def close(self) -> None:
+        """Close what the daemon did not open."""
+        for opened in (self.kernel, self.filter, self.queue, self.sender, self.routes):
+            opened.close()
+
+    @property
+    def all_closed(self) -> bool:
+        """Whether whatever was opened is closed (addresses are kept by terminals only)."""
+        parts = (self.kernel, self.filter, self.queue, self.sender)
+        return all(part.closed for part in parts) and all(hooks.closed for hooks in self.hooks)
+
+    def adapters(self) -> Adapters:
+        """For a daemon."""
+        return Adapters(
+            hooks=self._load,
+            kernel=lambda _: self._open("kernel", self.kernel),
+            queue=lambda _: self._open("queue", self.queue),
+            filter=lambda _: self._open("filter", self.filter),
+            sender=lambda _: self._open("sender", self.sender),
+            routes=lambda _: self._open("routes", self.routes),
+        )
+
+    def _load(self, _config: Config) -> FakeHooks:
+        hooks = FakeHooks(self.noted)
+        if self.prepare is not None:
+            self.prepare(hooks)
+        self.hooks.append(hooks)
+        return hooks
+
+    def _open(self, name: str, part: Part) -> Part:
+        if name == self.absent:
+            raise KernelRefused(f"open {name}", errno.EPERM)
+        return part
