@@ -5,13 +5,15 @@ gives the sequence numbers as they are now.
 """
 
 import logging
+from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from swanroam.errors import KernelRefused
 from swanroam.model.events import PacketVerified, Reason
 from swanroam.model.path import IPAddress
-from swanroam.wire.esp import EspPacket, EspState, ReplayWindow, VerifiedPacket, verify
+from swanroam.wire.esp import EspState, ReplayWindow, VerifiedPacket, verify
 from swanroam.wire.espcrypt import Algorithm
+from swanroam.wire.esppacket import EspPacket
 from swanroam.wire.xfrm import Algorithm as StateAlgorithm
 from swanroam.wire.xfrm import SaState
 
@@ -20,6 +22,12 @@ __all__ = ["EspVerifier", "esp_state"]
 log = logging.getLogger(__name__)
 
 WORD_BITS: Final = 32
+NOBODY: Final = EspPacket(IPv4Address(0), IPv4Address(0), 0, 1, bytes(96))
+WARMING: Final = (
+    EspState(combined=Algorithm("rfc4106(gcm(aes))", bytes(20), 128)),
+    EspState(combined=Algorithm("rfc7539esp(chacha20,poly1305)", bytes(36), 128)),
+    EspState(encryption=Algorithm("cbc(aes)", bytes(16)), authentication=Algorithm("hmac(sha256)", bytes(32), 128)),
+)
 
 
 class States(Protocol):
@@ -34,6 +42,9 @@ class EspVerifier:
 
     def __init__(self, kernel: States) -> None:
         self._kernel = kernel
+        # OpenSSL sets a cipher up at its first use, which takes longer than a packet should be held.
+        for state in WARMING:
+            verify(state, NOBODY)
 
     def verify(self, packet_id: int, packet: EspPacket, at_s: float) -> PacketVerified:
         """Whether the packet is authentic and new, and what is in it."""
