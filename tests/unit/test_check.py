@@ -28,6 +28,7 @@ class Machine:
         default_factory=lambda: {"XFRM_MIGRATE": "y"} | {feature.option: "m" for feature in FEATURES}
     )
     modules: frozenset[str] = MODULES
+    loaded_modules: frozenset[str] = frozenset()
     xfrm_problem: str = ""
     migrates: bool | None = True
     nft_version: str | None = "nftables v1.0.6"
@@ -47,6 +48,9 @@ class Machine:
 
     def module(self, name: str) -> bool:
         return name in self.modules
+
+    def loaded(self, name: str) -> bool:
+        return name in self.loaded_modules
 
     def xfrm(self) -> str:
         return self.xfrm_problem
@@ -127,6 +131,19 @@ def test_esp_over_ipv6_is_advice_only() -> None:
     (check,) = failing(machine)
     assert (check.name, check.level) == ("kernel: INET6_ESP", Level.ADVICE)
     assert passed(evaluate(Role.GATEWAY, machine))
+
+
+def test_offloaded_esp_is_advice_for_it_may_pass_the_filter_unseen(tmp_path: Path) -> None:
+    checks = evaluate(Role.GATEWAY, Machine(loaded_modules=frozenset({"esp4_offload"})))
+    found = next(check for check in checks if check.name == "kernel: ESP offload")
+    assert not found.ok
+    assert "esp4_offload" in found.found
+    assert "ethtool" in found.remedy
+    assert passed(checks)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/modules").write_text("esp4_offload 16384 0 - Live 0x0\n")
+    assert machine(tmp_path).loaded("esp4_offload")
+    assert not machine(tmp_path).loaded("esp6_offload")
 
 
 def test_what_cannot_be_told_does_not_keep_the_role_from_running() -> None:

@@ -69,6 +69,9 @@ class Probes(Protocol):
     def module(self, name: str) -> bool:
         """Whether a module is loaded or can be loaded."""
 
+    def loaded(self, name: str) -> bool:
+        """Whether a module is loaded."""
+
     def xfrm(self) -> str:
         """Why a socket for XFRM cannot be opened; empty when it can."""
 
@@ -112,6 +115,7 @@ FEATURES: Final = (
     Feature("NETFILTER_NETLINK_QUEUE", "nfnetlink_queue", "packets that the daemon reads"),
     Feature("NFT_XFRM", "nft_xfrm", "telling packets that came out of a tunnel from others"),
 )
+OFFLOADS: Final = ("esp4_offload", "esp6_offload")
 PACKAGES: Final = (
     ("vici", (5, 9)),
     ("pyroute2", (0, 9)),
@@ -182,6 +186,14 @@ def _kernel(probes: Probes) -> Iterator[Check]:
     )
     for feature in FEATURES:
         yield _feature(feature, probes, other)
+    loaded = [name for name in OFFLOADS if probes.loaded(name)]
+    yield _check(
+        "kernel: ESP offload",
+        ok=not loaded,
+        level=Level.ADVICE,
+        found=f"{', '.join(loaded)} loaded" if loaded else "not loaded",
+        remedy="a gateway may not see held packets (GRO takes ESP off before nftables): `ethtool -K DEVICE gro off`",
+    )
 
 
 def _feature(feature: Feature, probes: Probes, other: str) -> Check:

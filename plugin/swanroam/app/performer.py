@@ -199,6 +199,9 @@ class Performer:
 
     def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
         try:
+            if not self.world.filter.present:
+                # The rule that keeps a message from leaving in clear is gone too.
+                raise KernelRefused("send without the packet filter", errno.EAGAIN)
             send()
         except KernelRefused as error:
             if error.code in TRANSIENT and waited_s < SEND_RETRY_FOR_S:

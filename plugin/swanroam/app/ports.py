@@ -42,6 +42,10 @@ class Verifier(Protocol):
 class Filter(Protocol):
     """The packet filter. Methods raise KernelRefused."""
 
+    @property
+    def present(self) -> bool:
+        """Whether the rules are there, as far as is known: also that which keeps our packets from leaving in clear."""
+
     def watch(self, watch: Watch) -> None:
         """Let a tunnel's packets through as said, hold others."""
 

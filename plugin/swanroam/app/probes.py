@@ -54,6 +54,10 @@ class MachineProbes:
         """Whether it is loaded, or modprobe would find it: names have `_` where files may have `-`."""
         return name in self._modules
 
+    def loaded(self, name: str) -> bool:
+        """From /proc/modules; what is built in is not listed there."""
+        return any(line.split(" ", 1)[0] == name for line in self._lines("proc/modules"))
+
     def xfrm(self) -> str:
         """Open a socket and close it."""
         try:
