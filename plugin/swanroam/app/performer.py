@@ -198,16 +198,21 @@ class Performer:
         )
 
     def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
+        problem = self._try(send)
+        if problem is not None and problem.code in TRANSIENT and waited_s < SEND_RETRY_FOR_S:
+            self._loop.call_later(SEND_RETRY_S, self._send, send, key, waited_s + SEND_RETRY_S)
+        elif problem is not None:
+            log.info("%s: sending through the tunnel failed: %s", key, problem)
+
+    def _try(self, send: Callable[[], None]) -> KernelRefused | None:
+        if not self.world.filter.present:
+            # The rule that keeps a message from leaving in clear is gone too.
+            return KernelRefused("send without the packet filter", errno.EAGAIN)
         try:
-            if not self.world.filter.present:
-                # The rule that keeps a message from leaving in clear is gone too.
-                raise KernelRefused("send without the packet filter", errno.EAGAIN)
             send()
         except KernelRefused as error:
-            if error.code in TRANSIENT and waited_s < SEND_RETRY_FOR_S:
-                self._loop.call_later(SEND_RETRY_S, self._send, send, key, waited_s + SEND_RETRY_S)
-            else:
-                log.info("%s: sending through the tunnel failed: %s", key, error)
+            return error
+        return None
 
     def _stop(self, timer: TimerId) -> None:
         handle = self._timers.pop(timer, None)
