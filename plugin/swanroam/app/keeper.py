@@ -7,7 +7,7 @@ process.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Final, Protocol
 
 from swanroam.app.records import Record
 from swanroam.core.table import Table
@@ -17,7 +17,11 @@ from swanroam.model.tunnel import Role, TunnelKey
 
 __all__ = ["StoreKeeper", "recall"]
 
-NOWHERE = Path(Endpoint(IPv4Address(0), 0), Endpoint(IPv4Address(0), 0))
+NOWHERE: Final = Path(Endpoint(IPv4Address(0), 0), Endpoint(IPv4Address(0), 0))
+
+
+CALENDAR_S: Final = 1e11
+"""Seconds since the epoch that every calendar can show, three thousand years of them; no move takes as long."""
 
 
 class Records(Protocol):
@@ -71,11 +75,18 @@ def recall(
             capability=record.capability,
             highest=record.highest,
             moves=record.moves,
-            last_move=_shifted(record.last_move, clock_s - wall_s),
+            last_move=_shifted(_credible(record.last_move), clock_s - wall_s),
             rejected=record.rejected,
             update_sequence=record.update_sequence,
         )
         yield tunnel, frozenset(record.highest)
+
+
+def _credible(move: LastMove | None) -> LastMove | None:
+    """The move, unless its times are none: a file that was damaged must not keep the status from being shown."""
+    if move is None or not (0 <= move.at_s < CALENDAR_S and 0 <= move.duration_s < CALENDAR_S):
+        return None
+    return move
 
 
 def _shifted(move: LastMove | None, by_s: float) -> LastMove | None:
