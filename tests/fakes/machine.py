@@ -121,6 +121,11 @@ class FakeFilter(Refusing, Bell):
         self.watched: dict[TunnelKey, Watch] = {}
         self.whole = False
 
+    @property
+    def present(self) -> bool:
+        """Whether the rules are whole, as far as the daemon has seen."""
+        return self.whole
+
     def install(self) -> None:
         """Install the rules."""
         self.note("install")
@@ -143,13 +148,20 @@ class FakeFilter(Refusing, Bell):
 
     def watch(self, watch: Watch) -> None:
         """Know a tunnel."""
-        self.note("watch", watch.key)
+        self._change("watch", watch.key)
         self.watched[watch.key] = watch
 
     def unwatch(self, key: TunnelKey) -> None:
         """Forget a tunnel."""
-        self.note("unwatch", key)
+        self._change("unwatch", key)
         self.watched.pop(key, None)
+
+    def _change(self, operation: str, key: TunnelKey) -> None:
+        try:
+            self.note(operation, key)
+        except KernelRefused:
+            self.whole = False  # nobody knows what is in the sets now
+            raise
 
 
 class FakeQueue(Refusing, Bell):

@@ -79,6 +79,7 @@ class Desk:
     performer: Performer = field(init=False)
 
     def __post_init__(self) -> None:
+        self.machine.filter.whole = True
         world = World(
             kernel=self.machine.kernel,
             verifier=self,
@@ -89,6 +90,7 @@ class Desk:
             hooks=self.machine.adapters().hooks(config()),
             keeper=self,
             clock=self.clock,
+            repair=lambda: self.machine.noted.append(("repair",)),
             relist=lambda: self.machine.noted.append(("relist",)),
             spawn=self.spawn,
         )
@@ -239,15 +241,41 @@ def test_a_veto_comes_back_with_its_reason_and_nothing_is_moved() -> None:
     working(story)
 
 
+@pytest.mark.parametrize("refused", [WATCH, Unwatch(KEY)])
+def test_sets_that_the_kernel_refuses_to_change_are_repaired(refused: Effect) -> None:
+    async def story(desk: Desk) -> None:
+        desk.machine.filter.refuse("watch", errno.ENOBUFS)
+        desk.machine.filter.refuse("unwatch", errno.ENOBUFS)
+        desk.performer.perform((refused, Persist(KEY)))
+        assert desk.machine.done("repair", "persist") == ["repair", "persist"]
+
+    working(story)
+
+
+def test_nothing_is_sent_while_the_rules_are_away(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def story(desk: Desk) -> None:
+        desk.machine.filter.whole = False
+        desk.performer.perform((SEND,))
+        await until(lambda: "sending through the tunnel failed: send without the packet filter" in caplog.text)
+        assert desk.machine.done("send") == []
+        desk.performer.perform((DUMMY,))
+        desk.machine.filter.whole = True
+        await until(lambda: len(desk.machine.sender.sent) == 1)
+
+    working(story)
+
+
 @pytest.mark.parametrize(
     ("operation", "refused"),
-    [("watch", WATCH), ("unwatch", Unwatch(KEY)), ("inform", INFORM), ("verdict", GiveVerdict(packet_id=1))],
+    [("inform", INFORM), ("verdict", GiveVerdict(packet_id=1))],
 )
 def test_what_the_kernel_refuses_keeps_nothing_else_from_being_done(
     operation: str, refused: Effect, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(desk: Desk) -> None:
-        for part in (desk.machine.kernel, desk.machine.filter, desk.machine.queue):
+        for part in (desk.machine.kernel, desk.machine.queue):
             part.refuse(operation, errno.EBUSY)
         desk.performer.perform((refused, Persist(KEY), SEND))
         assert desk.machine.done() == [operation, "persist", "send"]

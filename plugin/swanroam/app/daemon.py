@@ -113,6 +113,7 @@ class Daemon:
             hooks=self._hooks,
             keeper=keeper,
             clock=self._clock,
+            repair=self._repair_soon,
             relist=self._lister.everything,
             spawn=self._spawn,
         )
@@ -225,6 +226,10 @@ class Daemon:
             self._filter.install()
         except KernelRefused as error:
             log.warning("installing the rules failed: %s", error)
+            self._repair_soon()
+
+    def _repair_soon(self) -> None:
+        if self._repair is None:
             self._repair = self._loop.call_later(FILTER_RETRY_S, self._repair_filter)
 
     def _reload(self) -> None:

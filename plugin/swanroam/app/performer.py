@@ -74,6 +74,8 @@ class World:
     keeper: Keeper
     clock: Callable[[], float]
     """Monotonic seconds."""
+    repair: Callable[[], None]
+    """Have the rules of the packet filter installed anew soon."""
     relist: Callable[[], None]
     """Have all IKE_SAs listed soon."""
     spawn: Callable[[str, Coroutine[None, None, None]], None]
@@ -139,6 +141,8 @@ class Performer:
                 self._perform(effect)
             except KernelRefused as error:
                 log.warning("%s failed: %s", type(effect).__name__, error)
+                if isinstance(effect, Watch | Unwatch):
+                    self.world.repair()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
