@@ -32,8 +32,8 @@ REQUEST_ACK: Final = (Flag.REQUEST | Flag.ACK).value
 REPLACE: Final = Flag.REPLACE.value
 BLOCKED: Final = 0xFFFF_FFFF
 """A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
-MARGIN: Final = 16
-"""Sequence numbers left out by a move: half of charon's usual replay window, so that late packets still fit in it."""
+HEALED: Final = 1024
+"""Added to the packets a state has sent, where the sequence number that they had is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,6 @@ class KernelStates:
         self._sequence = itertools.count(1 << 31)
         self.ignored = 0
         """Messages that were not understood."""
-        self.overlaps = 0
-        """Outbound states that sent more than MARGIN packets in the instant before they were moved."""
         # Events first: what changes while policies are read is an event then.
         self._events = NetlinkSocket(NETLINK_XFRM, (Group.POLICY, Group.EXPIRE, Group.MIGRATE, Group.MAPPING))
         try:
@@ -168,6 +166,16 @@ class KernelStates:
         if failure:
             raise failure
 
+    def recover(self, children: Sequence[ChildSa], path: Path) -> int:
+        """Let outbound states send again that a killed process left silent in the middle of a move; how many.
+
+        For every tunnel once when the daemon starts; costs one system call where there is nothing to do.
+        """
+        named = [(child.reqid, child.spi_out, Direction.OUT, path.remote.address) for child in children]
+        silent = [(ae, _next_sent(ae)) for ae in self._sequences(named) if _next_sent(ae) != ae.sent]
+        self._transact(_go(silent, path))
+        return len(silent)
+
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         outbound = self._outbound(children, old, new)
         plan = Steps(old, new)
@@ -212,44 +220,46 @@ class KernelStates:
         return self._perform(steps, outbound, new)
 
     def _perform(self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path) -> KernelRefused | None:
-        """Send MIGRATE messages in one system call, so that nobody sees, and no signal leaves, half of a move.
+        """Send all MIGRATE messages in one system call; outbound states send nothing from just before it to its end.
 
         The kernel clones a state before it deletes the old one, and another CPU may send with the old one meanwhile:
         the clone would use these sequence numbers again, and with them the nonces of AES-GCM. So the old state is first
-        made unable to send (RFC 4303 section 3.3.3: no cycling), and the clone goes on MARGIN numbers later.
+        brought to the end of its numbers, where the kernel sends nothing (RFC 4303 section 3.3.3), a sender gets
+        EOVERFLOW, and the clone goes on with the number after the last that was used. A process killed in between
+        leaves the state silent: `recover` is for that.
         """
         if not steps:
             return None
-        moving = [ae for ae in outbound if (ae.sent & BLOCKED) + MARGIN < BLOCKED]
-        requests = [_Request("block", Msg.NEWAE, _blocked(ae), REPLACE) for ae in moving]
-        requests += [_Request("sequence", Msg.GETAE, AeState(id=ae.id).pack()) for ae in moving]
-        requests += [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
-        for ae in moving:
-            # One of the two is not there; which one, depends on whether the kernel refused.
-            for place in {ae.id.destination, new.remote.address}:
-                requests.append(_Request("resume", Msg.NEWAE, pack_sent(ae, ae.sent + MARGIN, place), REPLACE))
-        answers = self._transact(requests)
-        count = len(moving)
-        for ae, answer in zip(moving, answers[count : 2 * count], strict=True):
-            self._check_overlap(ae, answer, new)
+        stopped: list[tuple[AeState, int]] = []
+        try:
+            stopped = self._stop(outbound)
+            answers = self._transact(
+                [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps] + _go(stopped, new)
+            )
+        except KernelRefused:
+            # Nobody knows what was done; what was stopped must not stay so.
+            self._transact(_go(stopped or [(ae, _next_sent(ae) + HEALED) for ae in outbound], new))
+            raise
         failure = None
-        for one, answer in zip(steps, answers[2 * count :], strict=False):
+        for one, answer in zip(steps, answers, strict=False):
             if answer.code == 0:
                 self._mirror.moved(one.policy.policy.index, one.ends)
             else:
                 failure = failure or KernelRefused(str(one), answer.code)
         return failure
 
-    def _check_overlap(self, before: AeState, answer: _Answer, new: Path) -> None:
-        blocked = next((ae for ae in map(self._sequence_report, answer.messages) if ae), None)
-        if blocked is None or blocked.current is None or before.current is None:
-            return
-        sent = before.sent + blocked.current.packets - before.current.packets
-        if sent > before.sent + MARGIN:
-            self.overlaps += 1
-            log.warning("state %08x sent %d packets while it was moved", before.id.spi, sent - before.sent)
-            resumed = pack_sent(before, sent + MARGIN, new.remote.address)
-            self._transact([_Request("resume", Msg.NEWAE, resumed, REPLACE)])
+    def _stop(self, outbound: Sequence[AeState]) -> list[tuple[AeState, int]]:
+        """Make outbound states send nothing; each with the last sequence number that it did send."""
+        requests = [_Request("stop", Msg.NEWAE, _stopped(ae), REPLACE) for ae in outbound]
+        requests += [_Request("sequence", Msg.GETAE, AeState(id=ae.id).pack()) for ae in outbound]
+        answers = self._transact(requests)
+        stopped: list[tuple[AeState, int]] = []
+        for ae, stop, answer in zip(outbound, answers, answers[len(outbound) :], strict=False):
+            then = next(filter(None, map(self._sequence_report, answer.messages)), None)
+            if stop.code == 0 and then and then.current and ae.current:
+                # Both are counted under one lock, a number for each packet.
+                stopped.append((ae, _next_sent(ae) + then.current.packets - ae.current.packets))
+        return stopped
 
     def _outbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
         """Outbound states that are not at `new` yet. Raises EEXIST when the new address has the same SPI already."""
@@ -361,9 +371,26 @@ def _outbound_first(policy: MirroredPolicy) -> bool:
     return policy.direction != Direction.OUT
 
 
-def _blocked(ae: AeState) -> bytes:
-    # In this form a state has numbers of 64 bits, or such of 32 where the upper half is not looked at.
+def _stopped(ae: AeState) -> bytes:
+    # In the longer form a state has numbers of 64 bits, or such of 32 where the upper half is not looked at.
     return pack_sent(ae, BLOCKED << 32 | BLOCKED if ae.esn_replay else BLOCKED, ae.id.destination)
+
+
+def _next_sent(ae: AeState) -> int:
+    """The last sequence number sent; a cautious guess for a state that was left silent."""
+    packets = ae.current.packets if ae.current else BLOCKED
+    if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
+        return packets + HEALED
+    return ae.sent
+
+
+def _go(stopped: Iterable[tuple[AeState, int]], new: Path) -> list[_Request]:
+    # A state is at one of two places; where, depends on whether the kernel refused to move it.
+    return [
+        _Request("go on", Msg.NEWAE, pack_sent(ae, sent, place), REPLACE)
+        for ae, sent in stopped
+        for place in dict.fromkeys((ae.id.destination, new.remote.address))
+    ]
 
 
 def _path(head: SaHead) -> Path:
