@@ -181,6 +181,7 @@ class FakeQueue(Refusing, Bell):
 
     def receive(self) -> Sequence[Packet]:
         """The packets that wait."""
+        self.note("receive")
         self.hear()
         waiting, self.waiting = self.waiting, []
         self.held |= {packet.packet_id for packet in waiting if isinstance(packet, HeldEsp)}

@@ -478,6 +478,21 @@ def test_a_held_packet_moves_the_tunnel_and_goes_on_then(stage: Stage, caplog: p
         assert form not in caplog.text
 
 
+def test_a_queue_that_overflowed_is_read_again(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.at_gateway()
+
+    async def story(running: Running) -> None:
+        await running.tunnel()
+        running.machine.queue.refuse("receive", errno.ENOBUFS, errno.ENOBUFS)
+        running.message(HELLO)
+        await running.tunnel(lambda tunnel: tunnel["capability"] == "negotiated")
+        assert "packets of the queue were lost: receive: ENOBUFS" in caplog.text
+
+    with stage.charon:
+        stage.serve(story)
+    assert not [record for record in caplog.records if record.name == "asyncio" and record.exc_info]
+
+
 def test_packets_that_wait_when_the_daemon_stops_are_let_go(stage: Stage) -> None:
     machine = Machine()
 

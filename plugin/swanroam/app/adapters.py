@@ -44,7 +44,7 @@ class Queue(ports.Queue, Source, Protocol):
     """The queues of the packet filter. Closing lets all packets that were received go on."""
 
     def receive(self) -> Sequence[HeldEsp | TunnelMessage | Unreadable]:
-        """The packets that wait."""
+        """The packets that wait. Raises KernelRefused."""
 
 
 class Filter(ports.Filter, Source, Protocol):

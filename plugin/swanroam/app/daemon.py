@@ -176,7 +176,12 @@ class Daemon:
         self._performer.dispatch(event)
 
     def _on_packets(self) -> None:
-        for packet in self._queue.receive():
+        try:
+            packets = self._queue.receive()
+        except KernelRefused as error:
+            log.warning("packets of the queue were lost: %s", error, extra={"damp": "queue"})
+            return
+        for packet in packets:
             match packet:
                 case HeldEsp():
                     self._performer.hold(packet.packet_id, packet.packet)
