@@ -84,7 +84,7 @@ def one_move(number: int, world: World, up: Stream, down: Stream, timeline: Time
     # Anything that charon still wants to do about the move belongs to it.
     eventually(lambda: time.monotonic_ns() > move.usable_ns + QUIET_S * 1e9, "a quiet moment")
     down.flows()
-    went_down, went_up = down.outcome(move.began_ns), up.outcome(move.began_ns)
+    went_down, went_up = down.outcome(move.began_ns), up.outcome(move.usable_ns)
     answered = world.capture.esp_to(move.new, move.began_ns)
     report = MoveReport(
         number=number,

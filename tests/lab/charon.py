@@ -32,8 +32,10 @@ class TunnelOptions:
     """How a tunnel is set up; the defaults are strongSwan's but for MOBIKE."""
 
     mobike: bool = False
-    roam_events: bool = True
-    """charon.plugins.kernel-netlink.roam_events of the terminal."""
+    roam_events: bool = False
+    """charon.plugins.kernel-netlink.roam_events of both ends: strongSwan's default is on. With it charon renegotiates a
+    tunnel without MOBIKE 100 ms after the address goes, and whoever would move it has to be faster; a story that counts
+    packets must not depend on winning a race."""
     ike_version: int = 2
     ike_proposal: str = "aes128-sha256-x25519"
     esp_proposal: str = "aes128gcm16"

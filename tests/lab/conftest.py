@@ -13,6 +13,8 @@ from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
+pytest.register_assert_rewrite("tests.lab.stories")
+
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "lab-logs"
 SHOWN_LINES = 60
@@ -65,6 +67,7 @@ def _story(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     world: World = request.getfixturevalue("world")
     world.steady()
+    _ = world.capture
     before = {end.name: len(end.swanroam.log) for end in world.ends}
     yield
     for end in world.ends:

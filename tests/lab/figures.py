@@ -31,6 +31,7 @@ class MovedStream:
     down_lost: int
     up_gap_ms: float
     up_lost: int
+    """Of those that the terminal's kernel took once the new address was usable."""
     ike_packets: int
     same_keys: bool
 
@@ -58,7 +59,7 @@ def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream
         up.flows(move.usable_ns, packets=10, deadline_s=90)
     end_ns = max(down.received()[-1].arrived_ns, up.received()[-1].arrived_ns)
     # What was sent in the last moments may be in flight; it says nothing of the move.
-    went_down, went_up = down.outcome(move.began_ns), up.outcome(move.began_ns)
+    went_down, went_up = down.outcome(move.began_ns), up.outcome(move.usable_ns)
     return MovedStream(
         down_gap_ms=went_down.longest_gap_ms,
         down_lost=len(went_down.lost),

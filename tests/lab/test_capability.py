@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.agreement import agrees
+from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.world import World
 
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
+    world = make_world(tunnel=TunnelOptions(roam_events=True))
     world.connect()
     world.gateway.swanroam.start(capability="negotiate")
     return world

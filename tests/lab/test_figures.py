@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.agreement import agrees
 from tests.lab.charon import TunnelOptions
-from tests.lab.figures import MovedStream, measure, measured, table, write
+from tests.lab.figures import Figures, MovedStream, measure, measured, write
 from tests.lab.world import World
 
 FILE = Path(__file__).resolve().parents[2] / "build" / "figures.json"
@@ -18,26 +19,42 @@ MOVES = 10
 every: dict[str, list[MovedStream]] = {}
 
 
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.connect()
-    return world
-
-
-@pytest.mark.parametrize("name", ["strongSwan, reauthentication", "strongSwan, MOBIKE", "swanroam"])
-def test_figures(world: World, name: str) -> None:
-    if name == "swanroam":
-        world.reconnect(TunnelOptions())
-        world.roam()
-    elif name == "strongSwan, MOBIKE":
-        world.reconnect(TunnelOptions(mobike=True))
+def report(name: str, world: World) -> Figures:
     figures, moves = measure(name, world, MOVES)
     measured.append(figures)
     every[name] = moves
     write(FILE, measured, every)
-    print(table(measured))
-    if name == "swanroam":
-        assert figures.renegotiations == 0
-        assert figures.ike_packets == 0
-        assert figures.up_lost == 0
+    return figures
+
+
+@pytest.fixture(scope="module")
+def plain(make_world: Callable[..., World]) -> World:
+    """strongSwan as it comes: it needs roam events to notice a move at all."""
+    world = make_world(tunnel=TunnelOptions(roam_events=True))
+    world.connect()
+    return world
+
+
+def test_strongswan_without_mobike_renegotiates_at_each_move(plain: World) -> None:
+    assert report("strongSwan, reauthentication", plain).renegotiations == MOVES
+
+
+def test_strongswan_with_mobike_exchanges_messages_at_each_move(plain: World) -> None:
+    plain.reconnect(TunnelOptions(mobike=True))
+    figures = report("strongSwan, MOBIKE", plain)
+    assert figures.renegotiations == 0
+    assert figures.ike_packets > 0
+
+
+def test_swanroam_beside_roam_events_always_comes_back(plain: World) -> None:
+    plain.reconnect(TunnelOptions())
+    plain.roam()
+    report("swanroam, roam_events = yes", plain)
+    agrees(plain, plain.terminal)
+
+
+def test_swanroam_negotiates_nothing_and_loses_nothing_upwards(world: World) -> None:
+    figures = report("swanroam", world)
+    assert figures.renegotiations == 0
+    assert figures.ike_packets == 0
+    assert figures.up_lost == 0

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.charon import TunnelOptions
 from tests.lab.stories import reached_without_data, survives_a_move
 from tests.lab.world import World
 
@@ -18,7 +17,7 @@ table ip story {
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., World]) -> World:
-    world = make_world(tunnel=TunnelOptions(roam_events=False))
+    world = make_world()
     world.connect()
     world.roam("configured")
     return world
@@ -34,6 +33,6 @@ def test_an_idle_tunnel_is_reached_after_a_dummy_that_the_gateway_drops(world: W
     assert counted.count("packets 0 ") == 2, f"the dummy went on, or was answered: {counted}"
 
 
-def test_a_move_with_roam_events_off_and_a_configured_capability(world: World) -> None:
+def test_a_move_under_streams_with_a_configured_capability(world: World) -> None:
     survives_a_move(world)
     assert world.gateway.swanroam.tunnel(world.terminal.inner)["capability"] == "configured"

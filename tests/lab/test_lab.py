@@ -11,7 +11,7 @@ from tests.lab.world import World
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
+    world = make_world(tunnel=TunnelOptions(roam_events=True))
     world.connect()
     return world
 
