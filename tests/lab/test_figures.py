@@ -29,7 +29,7 @@ def report(name: str, world: World) -> Figures:
 
 @pytest.fixture(scope="module")
 def plain(make_world: Callable[..., World]) -> World:
-    """strongSwan as it comes: it needs roam events to notice a move at all."""
+    """What strongSwan does by itself: it needs roam events to notice a move at all."""
     world = make_world(tunnel=TunnelOptions(roam_events=True))
     world.connect()
     return world
