@@ -101,9 +101,15 @@ class FakeKernel(Refusing, Bell):
         self.note("paths", wanted)
         return tuple((spi, self.where[spi]) for spi in wanted if spi in self.where)
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
-        """Move states."""
-        self.note("move", old, new)
+    def recover(self, children: Sequence[ChildSa], path: Path) -> int:
+        """No state is silent."""
+        del children
+        self.note("recover", path)
+        return 0
+
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
+        """Move states, and tell charon."""
+        self.note("move", old, new, *(("inform",) if inform else ()))
         self.where |= {child.spi_in: new for child in children}
 
     def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:

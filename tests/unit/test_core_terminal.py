@@ -8,7 +8,6 @@ from swanroam.core.terminal import DUMMY_DELAYS_S, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     Effect,
-    InformCharon,
     ListIkeSas,
     MoveStates,
     PacketRejected,
@@ -86,11 +85,11 @@ def test_a_terminal_stranded_for_30_s_moves_when_an_address_comes() -> None:
     assert one(MoveStates, desk.roam(C)).new == path(Role.TERMINAL, C)
 
 
-def test_the_gateway_is_told_before_charon_and_charon_before_everybody_else() -> None:
-    _, effects = roamed()
-    assert [type(effect) for effect in effects][:4] == [SendMessage, StartTimer, InformCharon, TunnelMoved]
-    informed = one(InformCharon, effects)
-    assert (informed.old, informed.new) == (HERE, THERE)
+def test_charon_is_told_with_the_move_then_the_gateway_then_everybody_else() -> None:
+    desk = negotiated(Role.TERMINAL)
+    move = one(MoveStates, desk.roam(THERE.local.address))
+    assert move.inform
+    assert [type(effect) for effect in desk.moved(move)][:3] == [SendMessage, StartTimer, TunnelMoved]
 
 
 def test_an_idle_tunnel_sends_an_update_with_what_it_knows_of_its_address() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -13,7 +13,7 @@ from swanroam.errors import CharonGone, CharonRefused, KernelRefused
 from swanroam.model.effects import Unwatch, Watch
 from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
 from swanroam.model.path import Path
-from swanroam.model.tunnel import IkeSa, Role
+from swanroam.model.tunnel import ChildSa, IkeSa, Role
 from tests.fakes.commands import FakeCommands
 from tests.fakes.vici_contract import until
 from tests.support.values import SPI_UP, ike_sa, negotiated, path, some
@@ -39,17 +39,24 @@ class Desk:
     refused: bool = False
     asked: list[list[int]] = field(default_factory=list)
     now_s: float = 1000.0
+    recovered: list[tuple[int, Path]] = field(default_factory=list)
+    silent: int = 0
     lister: Lister = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lister = Lister(self.charon, self.kernel_paths, self.events.append, self.clock)
+        self.lister = Lister(self.charon, self, self.events.append, self.clock)
 
     def clock(self) -> float:
         """Each look takes a second."""
         self.now_s += 1.0
         return self.now_s
 
-    def kernel_paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+    def recover(self, children: Sequence[ChildSa], path: Path) -> int:
+        """The kernel's answer to an earlier daemon's death."""
+        self.recovered.append((children[0].spi_in, path))
+        return self.silent
+
+    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """The kernel."""
         self.asked.append(list(spis))
         self.clock()
@@ -107,10 +114,24 @@ def test_a_connection_has_everything_listed_with_the_paths_of_the_kernel() -> No
         (listed,) = desk.listed
         assert (listed.sas, listed.complete, listed.kernel_paths) == ((ONE, TWO), True, ((SPI_UP, WHERE),))
         assert desk.asked == [[SPI_UP, 0xC0000002]]
+        assert desk.recovered == [(SPI_UP, WHERE)], "once, where the kernel has a state"
         assert listed.at_s == desk.now_s, "stamped after both were read"
         assert (desk.lister.connected, desk.lister.version) == (True, "5.9.8")
 
     listing(story)
+
+
+def test_states_left_silent_by_a_killed_daemon_are_woken_once_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(desk: Desk) -> None:
+        desk.silent = 1
+        await desk.connect()
+        await desk.connect()
+        assert desk.recovered == [(SPI_UP, WHERE)]
+
+    listing(story)
+    assert [record.message for record in caplog.records if "sent nothing" in record.message] == [
+        "net: 1 states sent nothing since a move that was not finished"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ class Daemon:
         self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
         self._core.remember(recall(records, config.role, self._clock(), time.time()))
         keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
-        self._lister = Lister(self._charon, self._kernel.paths, self._dispatch, self._clock)
+        self._lister = Lister(self._charon, self._kernel, self._dispatch, self._clock)
         world = World(
             kernel=self._kernel,
             verifier=EspVerifier(self._kernel),
@@ -216,7 +216,6 @@ class Daemon:
                 preference = self._config.preference_of(address.interface) + self._hooks.rank_path(address)
             self._preferences[address] = preference
             ranked.append(replace(address, preference=preference))
-        log.debug("addresses: %s; routes: %s", ranked, repository.routes)
         changed = RepositoryChanged(at_s=self._clock(), repository=replace(repository, addresses=tuple(ranked)))
         self._performer.dispatch(changed)
 

@@ -6,14 +6,14 @@ under way are answered by the next one, so a burst of events costs two listings,
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from swanroam.charon.protocols import CharonEvent, EventKind
 from swanroam.errors import CharonError, KernelRefused
 from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
 from swanroam.model.path import Path
-from swanroam.model.tunnel import IkeSa
+from swanroam.model.tunnel import ChildSa, IkeSa
 
 __all__ = ["Lister"]
 
@@ -35,21 +35,32 @@ class Listing(Protocol):
         """All IKE_SAs, or one."""
 
 
+class Kernel(Protocol):
+    """The part of the kernel's states that listing needs. Methods raise KernelRefused."""
+
+    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+        """(inbound SPI, path) of the states that exist."""
+
+    def recover(self, children: Sequence[ChildSa], path: Path) -> int:
+        """Let states send again that a daemon left silent when it was killed in the middle of a move."""
+
+
 class Lister:
     """Turns charon's events into listings, and those into events of the core."""
 
     def __init__(
         self,
         charon: Listing,
-        kernel_paths: Callable[[Iterable[int]], tuple[tuple[int, Path], ...]],
+        kernel: Kernel,
         dispatch: Callable[[Event], None],
         clock: Callable[[], float],
     ) -> None:
         self._charon = charon
-        self._kernel_paths = kernel_paths
+        self._kernel = kernel
+        self._woken = False
         self._dispatch = dispatch
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._reason = asyncio.Event()
         self._all = False
         self._some: set[int] = set()
         self.connected = False
@@ -69,20 +80,20 @@ class Lister:
                 ids = {sa.unique_id for sa in (event.sa, event.former) if sa is not None}
                 if ids:
                     self._some |= ids
-                    self._wake.set()
+                    self._reason.set()
                 else:
                     self.everything()
 
     def everything(self) -> None:
         """List all IKE_SAs soon."""
         self._all = True
-        self._wake.set()
+        self._reason.set()
 
     async def run(self) -> None:
         """List whenever there is reason to, until cancelled."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._reason.wait()
+            self._reason.clear()
             everything, self._all = self._all, False
             some, self._some = self._some, set()
             try:
@@ -94,7 +105,7 @@ class Lister:
                 log.debug("listing IKE_SAs failed: %s", error)
                 self._all = True
                 if self.connected:
-                    asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+                    asyncio.get_running_loop().call_later(RETRY_S, self._reason.set)
 
     async def _list_all(self) -> None:
         if not self.version:
@@ -115,8 +126,17 @@ class Lister:
     def _report(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
         spis = [child.spi_in for sa in sas for child in sa.children]
         try:
-            paths = self._kernel_paths(spis) if spis else ()
+            paths = self._kernel.paths(spis) if spis else ()
+            if complete and not self._woken:
+                self._wake(sas, dict(paths))
         except KernelRefused as error:
             log.warning("reading the kernel's states failed: %s", error)
             paths = ()
         self._dispatch(IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths))
+
+    def _wake(self, sas: tuple[IkeSa, ...], paths: Mapping[int, Path]) -> None:
+        """Once after the start: an earlier daemon may have been killed while a state of its was stopped for a move."""
+        self._woken = True
+        for child in (child for sa in sas for child in sa.children):
+            if child.spi_in in paths and (count := self._kernel.recover((child,), paths[child.spi_in])):
+                log.warning("%s: %d states sent nothing since a move that was not finished", child.name, count)

@@ -55,9 +55,18 @@ log = logging.getLogger(__name__)
 SEND_RETRY_S: Final = 0.002
 SEND_RETRY_FOR_S: Final = 0.15
 TRANSIENT: Final = frozenset(
-    {errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAGAIN, errno.ENOBUFS}
+    {
+        errno.EPERM,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.EADDRNOTAVAIL,
+        errno.EAGAIN,
+        errno.ENOBUFS,
+        errno.EOVERFLOW,
+    }
 )
-"""While charon follows a move, its drop policy, the route and the virtual IP come and go."""
+"""While charon follows a move, its drop policy, the route and the virtual IP come and go; while a state is moved, it
+does not send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +198,7 @@ class Performer:
         reason, detail = Reason.VETOED, veto or ""
         if veto is None:
             try:
-                self.world.kernel.move(effect.children, effect.old, effect.new)
+                self.world.kernel.move(effect.children, effect.old, effect.new, inform=effect.inform)
             except KernelRefused as error:
                 reason, detail = Reason.KERNEL_REFUSED, str(error)
             else:

@@ -25,8 +25,11 @@ class Kernel(Protocol):
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(inbound SPI, path) of the states that exist."""
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
-        """Move states and all policies but those of `inform`."""
+    def recover(self, children: Sequence[ChildSa], path: Path) -> int:
+        """Let states send again that a daemon left silent when it was killed in the middle of a move; how many."""
+
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
+        """Move states and all policies but those of `inform`; with `inform` these too."""
 
     def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move the policies left, so that charon hears of it."""

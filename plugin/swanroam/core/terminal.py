@@ -14,7 +14,6 @@ from swanroam.core.paths import best, candidates
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     Effect,
-    InformCharon,
     MoveStates,
     PacketRejected,
     Persist,
@@ -64,17 +63,18 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
     if way is None or way.address == tunnel.path.local.address:
         return tunnel, ()
     new = replace(tunnel.path, local=Endpoint(way.address, tunnel.path.local.port))
-    return tunnel, (MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new),)
+    # charon is told in the same breath: 100 ms after its path went it would build the tunnel anew (ike_sa.c, roam).
+    move = MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, inform=True)
+    return tunnel, (move,)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, port: int) -> Step:
-    """The kernel moved: tell the gateway first, then let charon follow, then everybody else."""
+    """The kernel moved, and charon follows: tell the gateway, then everybody else."""
     tunnel = tunnel.moved(event.at_s, event.new, Trigger.ADDRESS, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1)
     tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
     return tunnel, (
         *told,
-        InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=Trigger.ADDRESS, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),

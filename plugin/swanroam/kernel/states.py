@@ -137,17 +137,19 @@ class KernelStates:
             raise
         return True
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
         """Move the states of CHILD_SAs, and their policies but those of direction `last`; outbound first.
 
-        What is at `new` already stays as it is, so a move may be repeated. Where the kernel refuses a part, the other
-        parts are moved back before KernelRefused is raised.
+        With `inform` these move too, in the same system call, and charon is told. What is at `new` already stays as it
+        is, so a move may be repeated. Where the kernel refuses a part, the other parts are moved back before
+        KernelRefused is raised.
         """
         self._pump()
-        failure = self._move(children, old, new)
+        attempt = self._inform if inform else self._move
+        failure = attempt(children, old, new)
         if failure and failure.code in STALE:
             self._load()
-            failure = self._move(children, old, new)
+            failure = attempt(children, old, new)
         if failure:
             self._move_back(children, old, new)
             raise failure

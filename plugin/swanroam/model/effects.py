@@ -86,13 +86,14 @@ class GiveVerdict:
 class MoveStates:
     """Move states and policies of a tunnel in the kernel, outbound first; answered by MoveFinished or MoveRefused.
 
-    The policy that the data does not need at once is left for InformCharon.
+    The policy that the data does not need at once is left for InformCharon, unless charon is to be told at once.
     """
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
     old: Path
     new: Path
+    inform: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
