@@ -103,9 +103,16 @@ class Lister:
                     await self._list_one(unique_id)
             except CharonError as error:
                 log.debug("listing IKE_SAs failed: %s", error)
-                self._all = True
-                if self.connected:
-                    asyncio.get_running_loop().call_later(RETRY_S, self._reason.set)
+                self._again()
+            except Exception:
+                # A defect of ours: without listings the daemon would be blind, so it goes on.
+                log.exception("listing IKE_SAs failed")
+                self._again()
+
+    def _again(self) -> None:
+        self._all = True
+        if self.connected:
+            asyncio.get_running_loop().call_later(RETRY_S, self._reason.set)
 
     async def _list_all(self) -> None:
         if not self.version:
@@ -127,16 +134,20 @@ class Lister:
         spis = [child.spi_in for sa in sas for child in sa.children]
         try:
             paths = self._kernel.paths(spis) if spis else ()
-            if complete and not self._woken:
-                self._wake(sas, dict(paths))
         except KernelRefused as error:
             log.warning("reading the kernel's states failed: %s", error)
             paths = ()
+        if complete and not self._woken:
+            self._wake(sas, dict(paths))
         self._dispatch(IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths))
 
     def _wake(self, sas: tuple[IkeSa, ...], paths: Mapping[int, Path]) -> None:
         """Once after the start: an earlier daemon may have been killed while a state of its was stopped for a move."""
-        self._woken = True
-        for child in (child for sa in sas for child in sa.children):
-            if child.spi_in in paths and (count := self._kernel.recover((child,), paths[child.spi_in])):
-                log.warning("%s: %d states sent nothing since a move that was not finished", child.name, count)
+        try:
+            for child in (child for sa in sas for child in sa.children if child.spi_in in paths):
+                if count := self._kernel.recover((child,), paths[child.spi_in]):
+                    log.warning("%s: %d states sent nothing since a move that was not finished", child.name, count)
+        except KernelRefused as error:
+            log.warning("looking for states that were left silent failed: %s", error)
+        else:
+            self._woken = True
