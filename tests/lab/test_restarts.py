@@ -1,8 +1,11 @@
 """swanroam ends, in good order or not, before, during and after a move: charon's tunnels outlive it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.lab.agreement import agrees
+from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.stories import survives_a_move
 from tests.lab.world import End, World
@@ -29,27 +32,36 @@ def begin(world: World, one: End) -> None:
 
 @sides
 @ways
-def test_ended_before_a_move_the_tunnel_comes_back_as_with_strongswan_alone(world: World, side: str, way: str) -> None:
+def test_ended_before_a_move_it_makes_up_for_it_when_it_starts(world: World, side: str, way: str) -> None:
     finish(end(world, side), way)
     with world.both_ways() as (up, down):
         move = world.terminal.move()
+        begin(world, end(world, side))
         up.flows(move.usable_ns, deadline_s=90)
         down.flows(move.usable_ns, deadline_s=90)
-    assert world.terminal.sa.children
-    begin(world, end(world, side))
     survives_a_move(world)
 
 
 @sides
 @ways
-def test_ended_during_a_move_the_tunnel_goes_on(world: World, side: str, way: str) -> None:
+def test_ended_during_a_move_it_makes_up_for_it_when_it_starts(world: World, side: str, way: str) -> None:
     with world.both_ways() as (up, down):
         move = world.terminal.move()
         finish(end(world, side), way)
+        begin(world, end(world, side))
         up.flows(move.usable_ns, deadline_s=90)
         down.flows(move.usable_ns, deadline_s=90)
-    assert world.terminal.sa.children
-    begin(world, end(world, side))
+    survives_a_move(world)
+
+
+@ways
+def test_gone_from_the_gateway_the_terminal_builds_the_tunnel_anew(world: World, way: str) -> None:
+    finish(world.gateway, way)
+    with world.both_ways() as (up, down):
+        move = world.terminal.move()
+        up.flows(move.usable_ns, deadline_s=90)
+        down.flows(move.usable_ns, deadline_s=90)
+    begin(world, world.gateway)
     survives_a_move(world)
 
 
@@ -84,3 +96,20 @@ def test_charon_restarted_and_swanroam_resyncs(world: World, side: str) -> None:
     world.agreed(world.terminal)
     agrees(world, world.terminal)
     survives_a_move(world)
+
+
+@ways
+def test_gone_from_the_terminal_strongswan_does_what_it_does_by_itself(
+    make_world: Callable[..., World], way: str
+) -> None:
+    world = make_world(tunnel=TunnelOptions(roam_events=True))
+    world.connect()
+    world.roam()
+    finish(world.terminal, way)
+    with world.both_ways() as (up, down):
+        move = world.terminal.move()
+        up.flows(move.usable_ns, deadline_s=90)
+        down.flows(move.usable_ns, deadline_s=90)
+    assert world.terminal.sa.children
+    begin(world, world.terminal)
+    agrees(world, world.terminal)
