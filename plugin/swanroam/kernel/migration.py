@@ -11,16 +11,19 @@ under way) the first message moves the newer ones, the second the older. No stat
 deleted and installed again. Old and new addresses may be equal: states are then cloned in place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from swanroam.kernel.policies import Ends, MirroredPolicy
+from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy
 from swanroam.model.path import Path
 from swanroam.wire.xfrm.migrate import ENTRIES_MAX, KmAddress, MigrateEntry, pack_migrate
-from swanroam.wire.xfrm.policies import Template
-from swanroam.wire.xfrm.structs import Direction, Mode
+from swanroam.wire.xfrm.policies import Policy, Template
+from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode
 
 __all__ = ["Step", "Steps"]
+
+COVER_S: Final = 3
+"""How long a cover lasts; charon takes a few milliseconds, and is told again where it did not follow."""
 
 _ADDRESSED: Final = (Mode.TUNNEL.value, Mode.BEET.value)
 _OUT: Final = Direction.OUT.value
@@ -91,6 +94,31 @@ class Steps:
             kmaddress=self._kmaddress if inform else None,
         )
         return Step(policy, reqid, payload, tuple(ends))
+
+    def cover(self, policy: MirroredPolicy, reqid: int) -> Policy:
+        """A policy of our own that lets in what this one lets in, for the moment in which charon takes it out.
+
+        charon follows a move by removing its policies and installing them anew (child_sa.c, update); what comes out of
+        the tunnel meanwhile would be dropped. The cover has the same selector but for a field that the kernel keeps and
+        does not look at, so that neither takes the place of the other, and comes behind charon's. It ends by itself.
+        On the way out there is none: charon puts a policy there that drops, as it removes and adds states as well, and
+        a packet that found no state would have the kernel put a larval one in their place.
+        """
+        new = self._new[False]
+        templates = tuple(
+            replace(template, source=source, destination=destination)
+            for template, place in zip(policy.policy.templates, policy.ends, strict=True)
+            for source, destination in (new if template.reqid == reqid and template.mode in _ADDRESSED else place,)
+        )
+        return replace(
+            policy.policy,
+            selector=replace(policy.policy.selector, user=COVER_USER),
+            priority=policy.policy.priority + 1,
+            index=0,
+            limits=Limits(hard_add_s=COVER_S),
+            current=Current(),
+            templates=templates,
+        )
 
     def _entry(self, template: Template, old: Ends, new: Ends) -> bytes:
         key = old, new, template.protocol, template.mode, template.reqid

@@ -1,6 +1,7 @@
 """A mirror of the kernel's policies by reqid, so that a move need not ask for them."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from swanroam.errors import WireError
 from swanroam.model.path import IPAddress
@@ -17,7 +18,10 @@ from swanroam.wire.xfrm.migrate import Migrate
 from swanroam.wire.xfrm.policies import Policy, Template
 from swanroam.wire.xfrm.structs import Direction, Mark, XfrmSelector
 
-__all__ = ["Ends", "MirroredPolicy", "PolicyMirror"]
+__all__ = ["COVER_USER", "Ends", "MirroredPolicy", "PolicyMirror"]
+
+COVER_USER: Final = 0x73776E72
+"""`user` of the selectors of covers, "swnr": the kernel compares it between policies, and to nothing in a packet."""
 
 
 Ends = tuple[IPAddress, IPAddress]
@@ -50,7 +54,7 @@ class MirroredPolicy:
 
 
 class PolicyMirror:
-    """The kernel's policies that have templates with a reqid. No I/O: it is fed with messages."""
+    """The kernel's policies that have templates with a reqid, but for covers. No I/O: it is fed with messages."""
 
     def __init__(self) -> None:
         self._by_index: dict[int, MirroredPolicy] = {}
@@ -103,7 +107,7 @@ class PolicyMirror:
     def _set(self, policy: Policy, payload: bytes) -> None:
         self._remove(policy.index)
         reqids = {template.reqid for template in policy.templates if template.reqid}
-        if not reqids or policy.direction not in tuple(Direction):
+        if not reqids or policy.direction not in tuple(Direction) or policy.selector.user == COVER_USER:
             return
         ends = tuple((template.source, template.destination) for template in policy.templates)
         self._by_index[policy.index] = MirroredPolicy(policy, payload[: XfrmSelector.LAYOUT.size], ends)

@@ -17,6 +17,7 @@ from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import NLMSG_ERROR, Flag, NetlinkMessage, pack_message
 from swanroam.wire.xfrm.aevents import AeState, pack_sent
 from swanroam.wire.xfrm.events import XfrmEvent, decode_event
+from swanroam.wire.xfrm.policies import Policy, PolicyId
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
 from swanroam.wire.xfrm.structs import Direction, Group, Mark, Msg
 
@@ -62,6 +63,7 @@ class KernelStates:
         self._mirror = PolicyMirror()
         self._early: list[XfrmEvent] = []
         self._stale = False
+        self._covers: tuple[PolicyId, ...] = ()
         self._sequence = itertools.count(1 << 31)
         self.ignored = 0
         """Messages that were not understood."""
@@ -202,8 +204,10 @@ class KernelStates:
         outbound, inbound = self._outbound(children, old, new), self._inbound(children, old, new)
         plan = Steps(old, new)
         steps: list[Step] = []
+        covers: list[Policy] = []
         for reqid in _reqids(children):
             policies = self._mirror.of_reqid(reqid)
+            covers += [plan.cover(policy, reqid) for policy in policies if policy.direction != Direction.OUT]
             carrier = max(
                 (policy for policy in policies if policy.direction != Direction.OUT),
                 key=lambda policy: (not plan.done(policy, reqid), policy.direction == self._last),
@@ -219,9 +223,11 @@ class KernelStates:
                 steps.append(plan.step(carrier, reqid))
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
-        return self._perform(steps, outbound, new)
+        return self._perform(steps, outbound, new, covers)
 
-    def _perform(self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path) -> KernelRefused | None:
+    def _perform(
+        self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path, covers: Sequence[Policy] = ()
+    ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; outbound states send nothing from just before it to its end.
 
         The kernel clones a state before it deletes the old one, and another CPU may send with the old one meanwhile:
@@ -229,18 +235,22 @@ class KernelStates:
         brought to the end of its numbers, where the kernel sends nothing (RFC 4303 section 3.3.3), a sender gets
         EOVERFLOW, and the clone goes on with the number after the last that was used. A process killed in between
         leaves the state silent: `recover` is for that.
+
+        `covers` are there before charon is told. Those of an earlier move, which may still be there, lead elsewhere.
         """
         if not steps:
             return None
         stopped: list[tuple[AeState, int]] = []
+        uncover, self._covers = _uncover(self._covers), tuple(cover.id for cover in covers)
+        before = uncover + [_Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers]
         try:
             stopped = self._stop(outbound)
-            answers = self._transact(
-                [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps] + _go(stopped, new)
-            )
+            requests = before + [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
+            answers = self._transact(requests + _go(stopped, new))[len(before) :]
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
-            self._transact(_go(stopped or [(ae, _next_sent(ae) + HEALED) for ae in outbound], new))
+            silent = stopped or [(ae, _next_sent(ae) + HEALED) for ae in outbound]
+            self._transact(_go(silent, new) + _uncover(self._covers))
             raise
         failure = None
         for one, answer in zip(steps, answers, strict=False):
@@ -248,6 +258,8 @@ class KernelStates:
                 self._mirror.moved(one.policy.policy.index, one.ends)
             else:
                 failure = failure or KernelRefused(str(one), answer.code)
+        if failure:
+            self._transact(_uncover(self._covers))
         return failure
 
     def _stop(self, outbound: Sequence[AeState]) -> list[tuple[AeState, int]]:
@@ -363,6 +375,10 @@ class KernelStates:
         dump = self._requests.request("policies", Msg.GETPOLICY, b"", Flag.DUMP)
         self.ignored += self._mirror.load(dump)
         self._stale = False
+
+
+def _uncover(covers: Iterable[PolicyId]) -> list[_Request]:
+    return [_Request("uncover", Msg.DELPOLICY, cover.pack()) for cover in covers]
 
 
 def _reqids(children: Iterable[ChildSa]) -> list[int]:
