@@ -109,7 +109,7 @@ def test_a_verified_packet_moves_the_tunnel_and_goes_on_when_that_is_done() -> N
     (moving,) = desk.verified(7, 10)
     assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_A, new=AT_B)
     effects = desk.moved(moving)
-    assert [type(effect) for effect in effects][:3] == [Watch, GiveVerdict, InformCharon]
+    assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, InformCharon]
     assert verdicts(effects) == [7]
     assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,), leaving=(A,))
     assert one(TunnelMoved, effects).trigger is Trigger.PACKET

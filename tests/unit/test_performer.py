@@ -90,6 +90,7 @@ class Desk:
             hooks=self.machine.adapters().hooks(config()),
             keeper=self,
             clock=self.clock,
+            release=lambda watch: self.machine.noted.append(("release", watch.key)),
             repair=lambda: self.machine.noted.append(("repair",)),
             relist=lambda: self.machine.noted.append(("relist",)),
             spawn=self.spawn,

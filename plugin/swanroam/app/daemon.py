@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,8 +35,8 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.kernel.queue import HeldEsp, TunnelMessage
-from swanroam.model.effects import Persist
+from swanroam.kernel.queue import HeldEsp, TunnelMessage, Unreadable
+from swanroam.model.effects import Persist, Watch
 from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
@@ -44,6 +45,8 @@ from swanroam.wire.control import NONCE_BYTES, decode
 __all__ = ["Daemon", "run"]
 
 log = logging.getLogger(__name__)
+
+Queued = HeldEsp | TunnelMessage | Unreadable
 
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
@@ -80,6 +83,7 @@ class Daemon:
         self._watched: set[int] = set()
         self._preferences: dict[LocalAddress, int] = {}
         self._bad_messages = 0
+        self._backlog = deque[Queued]()
         self._repair: asyncio.TimerHandle | None = None
 
         store, records, problem = Store.open(config.state_dir)
@@ -116,6 +120,7 @@ class Daemon:
             hooks=self._hooks,
             keeper=keeper,
             clock=self._clock,
+            release=self._let_go,
             repair=self._repair_soon,
             relist=self._lister.everything,
             spawn=self._spawn,
@@ -180,12 +185,9 @@ class Daemon:
         self._performer.dispatch(event)
 
     def _on_packets(self) -> None:
-        try:
-            packets = self._queue.receive()
-        except KernelRefused as error:
-            log.warning("packets of the queue were lost: %s", error, extra={"damp": "queue"})
-            return
-        for packet in packets:
+        self._take_in()
+        while self._backlog:
+            packet = self._backlog.popleft()
             match packet:
                 case HeldEsp():
                     self._performer.hold(packet.packet_id, packet.packet)
@@ -193,6 +195,32 @@ class Daemon:
                     self._on_message(packet)
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
+
+    def _take_in(self) -> None:
+        try:
+            self._backlog.extend(self._queue.receive())
+        except KernelRefused as error:
+            log.warning("packets of the queue were lost: %s", error, extra={"damp": "queue"})
+
+    def _let_go(self, watch: Watch) -> None:
+        """Let held packets of sources that are known by now go on, in their order.
+
+        Later ones will pass them by in the kernel: those left behind could fall out of the replay window.
+        """
+        self._take_in()
+        kept = deque[Queued]()
+        for packet in self._backlog:
+            if (
+                isinstance(packet, HeldEsp)
+                and packet.packet.spi in watch.spis
+                and packet.packet.source in watch.sources
+            ):
+                self._queue.verdict(packet.packet_id, accept=True)
+            else:
+                kept.append(packet)
+        self._backlog = kept
+        if kept:
+            self._loop.call_soon(self._on_packets)
 
     def _on_message(self, packet: TunnelMessage) -> None:
         try:

@@ -22,7 +22,8 @@ __all__ = ["APPLICATION_ID", "SCHEMA", "SCHEMA_VERSION", "Connect", "Damaged", "
 APPLICATION_ID: Final = 0x73776E72  # "swnr"
 SCHEMA_VERSION: Final = 1
 SCHEMA: Final = "CREATE TABLE tunnel (key TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL, digest BLOB NOT NULL) STRICT"
-SMALLEST_BYTES: Final = 512  # one page of the smallest size (sqlite.org/fileformat.html)
+SMALLEST_BYTES: Final = 512  # one page of the smallest size (sqlite.org/fileformat.html, section 1.3.2)
+PAGE_SIZE_AT: Final = slice(16, 18)
 COMPANIONS: Final = ("-journal", "-wal", "-shm")
 PRIMARY_CODE: Final = 0xFF  # the upper bits say more of the same (sqlite.org/rescode.html)
 IN_USE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -97,8 +98,9 @@ class Database:
         else:
             if not stat.S_ISREG(status.st_mode):
                 raise Damaged("it is not a regular file")
-            # sqlite takes a short rest of a file for an empty one, and begins it anew.
-            if 0 < status.st_size < SMALLEST_BYTES:
+            # sqlite takes less than a page for an empty file, and begins it anew. Nobody has it open yet who would be
+            # in the middle of writing a page.
+            if status.st_size % _page_bytes(self.file):
                 raise Damaged(f"it was cut off after {status.st_size} bytes")
             if stat.S_IMODE(status.st_mode) & 0o077:
                 with contextlib.suppress(OSError):
@@ -158,6 +160,14 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def _page_bytes(file: Path) -> int:
+    """The size of the pages of a file, by its header; the smallest there is where that says nothing."""
+    with file.open("rb") as stream:
+        header = stream.read(PAGE_SIZE_AT.stop)
+    size = int.from_bytes(header[PAGE_SIZE_AT])
+    return (1 << 16) if size == 1 else max(size, SMALLEST_BYTES)
 
 
 def _row(key: str, record: str) -> tuple[str, str, bytes]:

@@ -83,6 +83,8 @@ class World:
     keeper: Keeper
     clock: Callable[[], float]
     """Monotonic seconds."""
+    release: Callable[[Watch], None]
+    """Let held packets go on that are to be let through by this."""
     repair: Callable[[], None]
     """Have the rules of the packet filter installed anew soon."""
     relist: Callable[[], None]
@@ -166,7 +168,7 @@ class Performer:
             case InformCharon():
                 self.world.kernel.inform(effect.children, effect.old, effect.new)
             case Watch():
-                self.world.filter.watch(effect)
+                self._watch(effect)
             case Unwatch(key=key):
                 self.world.filter.unwatch(key)
             case SendMessage(source=source, destination=destination, message=message):
@@ -191,6 +193,13 @@ class Performer:
                 self.world.hooks.announce(effect)
             case _:
                 assert_never(effect)
+
+    def _watch(self, watch: Watch) -> None:
+        if watch.sources:
+            self.world.release(watch)
+        self.world.filter.watch(watch)
+        if watch.sources:
+            self.world.release(watch)
 
     def _move(self, effect: MoveStates) -> MoveFinished | MoveRefused:
         began_s = self.world.clock()

@@ -187,6 +187,7 @@ def _child_sa(section: _Section) -> ChildSa:
         protocol=section.text("protocol") if has_spis else "ESP",
         state=section.text("state"),
         encap=section.flag("encap"),
+        encryption=section.optional("encr-alg") or "",
         local_selectors=section.selectors("local-ts"),
         remote_selectors=section.selectors("remote-ts"),
     )

@@ -104,9 +104,8 @@ def on_move_finished(
     tunnel = replace(
         tunnel.moved(event.at_s, event.new, trigger, event.duration_s), leaving=(event.old.remote.address,)
     )
-    effects: list[Effect] = [watch(tunnel)]
-    if packet_id is not None:
-        effects.append(GiveVerdict(packet_id=packet_id))
+    effects: list[Effect] = [] if packet_id is None else [GiveVerdict(packet_id=packet_id)]
+    effects.append(watch(tunnel))
     effects.append(InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new))
     if trigger is Trigger.REVERT:
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)

@@ -81,6 +81,8 @@ class ChildSa:
     protocol: str = "ESP"
     state: str = "INSTALLED"
     encap: bool = False
+    encryption: str = ""
+    """charon's word, as "AES_GCM_16"; empty while it does not tell."""
     local_selectors: tuple[Selector, ...] = ()
     remote_selectors: tuple[Selector, ...] = ()
 
