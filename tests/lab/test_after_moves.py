@@ -15,7 +15,6 @@ PROPOSALS = (
     "aes256gcm12-esn",
     "aes128-sha1",
     "aes256-sha512-esn",
-    "aes128ctr-sha256",
     "chacha20poly1305",
 )
 
@@ -98,6 +97,19 @@ def test_dead_peer_detection_asks_from_the_new_address_and_is_answered(world: Wo
 def test_every_kind_of_esp_is_verified_and_moved(world: World, proposal: str) -> None:
     world.reconnect(TunnelOptions(esp_proposal=proposal))
     survives_a_move(world)
+
+
+def test_a_kind_of_esp_that_the_kernel_cannot_move_is_left_alone(world: World) -> None:
+    world.reconnect(TunnelOptions(esp_proposal="aes128ctr-sha256"), roams=False)
+    before = world.terminal.sa.identity
+
+    def capabilities() -> list[str]:
+        return [str(one.swanroam.tunnel(world.terminal.inner)["capability"]) for one in world.ends]
+
+    eventually(lambda: capabilities() == ["none", "none"], "it is left alone")
+    assert all("AES-CTR" in one.swanroam.log for one in world.ends)
+    assert world.terminal.sa.identity == before
+    world.reconnect(TunnelOptions())
 
 
 def test_the_status_program_shows_what_the_socket_says(world: World) -> None:

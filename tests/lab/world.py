@@ -230,15 +230,18 @@ class World:
         for terminal in self.terminals:
             self.agreed(terminal)
 
-    def reconnect(self, tunnel: TunnelOptions) -> None:
-        """Take every tunnel down and set it up again with other options; those of charon itself stay as they were."""
+    def reconnect(self, tunnel: TunnelOptions, *, roams: bool = True) -> None:
+        """Take every tunnel down and set it up again with other options; those of charon itself stay as they were.
+
+        With `roams` both ends are to agree on the capability again, where they do.
+        """
         for terminal in self.terminals:
             terminal.charon.terminate()
         self.gateway.charon.load(gateway_connection(tunnel))
         for terminal in self.terminals:
             terminal.charon.load(terminal_connection(terminal.number, tunnel))
             terminal.connect()
-            if self._capability is not None:
+            if roams and self._capability is not None:
                 self.agreed(terminal)
 
     def steady(self) -> None:
