@@ -109,7 +109,7 @@ def test_a_verified_packet_moves_the_tunnel_and_goes_on_when_that_is_done() -> N
     (moving,) = desk.verified(7, 10)
     assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_A, new=AT_B)
     effects = desk.moved(moving)
-    assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, InformCharon]
+    assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, SendMessage]
     assert verdicts(effects) == [7]
     assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,), leaving=(A,))
     assert one(TunnelMoved, effects).trigger is Trigger.PACKET
@@ -198,6 +198,23 @@ def test_an_answer_to_another_challenge_settles_nothing() -> None:
     assert phase(desk) is Phase.VALIDATING
     desk.message(PathResponse(nonce=second.nonce))
     assert phase(desk) is Phase.STEADY
+
+
+def test_charon_follows_once_the_path_is_validated_from_where_it_was() -> None:
+    desk = negotiated(Role.GATEWAY)
+    assert some(InformCharon, follow(desk, B, 10, 1)) == []
+    told = challenge(follow(desk, C, 20, 2))
+    informed = one(InformCharon, desk.message(PathResponse(nonce=told.nonce)))
+    assert (informed.old, informed.new) == (AT_A, AT_C)
+
+
+def test_charon_is_not_told_of_a_path_that_is_not_validated_yet_nor_of_a_return() -> None:
+    desk = negotiated(Role.GATEWAY)
+    effects = follow(desk, B, 10, 1)
+    desk.later(1.0)
+    assert some(InformCharon, desk.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})) == []
+    returned = desk.moved(one(MoveStates, unanswered(desk, effects)))
+    assert some(InformCharon, returned) == []
 
 
 def unanswered(desk: Desk, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:

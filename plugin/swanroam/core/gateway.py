@@ -106,7 +106,6 @@ def on_move_finished(
     )
     effects: list[Effect] = [] if packet_id is None else [GiveVerdict(packet_id=packet_id)]
     effects.append(watch(tunnel))
-    effects.append(InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new))
     if trigger is Trigger.REVERT:
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
         effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
@@ -116,6 +115,7 @@ def on_move_finished(
         effects.extend(challenge)
     else:
         tunnel = replace(tunnel, validated_path=event.new)
+        effects.append(InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new))
     effects += [
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=trigger, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.LEAVING), delay_s=LEAVING_S),
@@ -151,12 +151,22 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -
 
 
 def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
-    """The terminal is on the new path, if it answers the last challenge."""
+    """The terminal is on the new path, if it answers the last challenge; now charon follows too.
+
+    It holds the downlink up for a moment when it does (child_sa.c, update: a policy that drops), which is better after
+    data has flowed again than before; and a path that is not validated is none of its business.
+    """
     if tunnel.phase is not Phase.VALIDATING or response.nonce != tunnel.nonce:
         return tunnel, ()
+    old, new = tunnel.validated_path or tunnel.path, tunnel.path
     tunnel = advance(tunnel.validated(value=True), Signal.VALIDATED)
-    tunnel = replace(tunnel, validated_path=tunnel.path, nonce=b"", attempt=0)
-    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)), Persist(tunnel.key))
+    tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0)
+    return tunnel, (
+        StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
+        InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=new),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
+        Persist(tunnel.key),
+    )
 
 
 def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:

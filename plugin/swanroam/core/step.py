@@ -181,6 +181,7 @@ class Core:
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
+        settled = settled and tunnel.phase is not Phase.VALIDATING
         if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
             told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
             effects.append(told)

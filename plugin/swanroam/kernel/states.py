@@ -142,9 +142,9 @@ class KernelStates:
     def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
         """Move the states of CHILD_SAs, and their policies but those of direction `last`; outbound first.
 
-        With `inform` these move too, in the same system call, and charon is told. What is at `new` already stays as it
-        is, so a move may be repeated. Where the kernel refuses a part, the other parts are moved back before
-        KernelRefused is raised.
+        What those let in is let in for some seconds all the same. With `inform` they move too, in the same system call,
+        and charon is told. What is at `new` already stays as it is, so a move may be repeated. Where the kernel refuses
+        a part, the other parts are moved back before KernelRefused is raised.
         """
         self._pump()
         attempt = self._inform if inform else self._move
@@ -184,13 +184,15 @@ class KernelStates:
         outbound = self._outbound(children, old, new)
         plan = Steps(old, new)
         steps: list[Step] = []
+        covers: list[Policy] = []
         for reqid in _reqids(children):
             policies = self._mirror.of_reqid(reqid)
             if not policies:
                 return KernelRefused(f"policies of reqid {reqid}", errno.ENOENT)
+            covers += [plan.cover(policy, reqid) for policy in policies if policy.direction == self._last]
             left = [p for p in policies if p.direction != self._last and not plan.done(p, reqid)]
             steps += [plan.step(policy, reqid) for policy in sorted(left, key=_outbound_first)]
-        return self._perform(steps, outbound, new)
+        return self._perform(steps, outbound, new, covers)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -236,7 +238,8 @@ class KernelStates:
         EOVERFLOW, and the clone goes on with the number after the last that was used. A process killed in between
         leaves the state silent: `recover` is for that.
 
-        `covers` are there before charon is told. Those of an earlier move, which may still be there, lead elsewhere.
+        `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
+        move, which may still be there, lead elsewhere.
         """
         if not steps:
             return None
