@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.settings import Agreement, Settings, TunnelSettings
+from swanroam.core.step import LINGERING_S
 from swanroam.core.tunnel import LastMove, Phase, Tunnel
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -320,3 +321,14 @@ def test_no_verdict_is_left_when_a_tunnel_is_switched_off_during_a_move() -> Non
     assert some(GiveVerdict, effects) == [GiveVerdict(packet_id=1)]
     assert one(Watch, effects).sources == ()
     assert messages(effects) == []
+
+
+def test_a_child_sa_that_was_replaced_is_looked_for_until_it_is_gone() -> None:
+    desk = negotiated(Role.GATEWAY)
+    sa = ike_sa(Role.GATEWAY, spis=((0xC0000009, 0xD0000009), (SPI_UP, SPI_DOWN)))
+    old = replace(sa.children[1], state="REKEYED")
+    effects = desk.listed(replace(sa, children=(sa.children[0], old)))
+    assert timers(effects, TimerKind.LINGERING) == [LINGERING_S]
+    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas(),)
+    assert timers(desk.listed(replace(sa, children=sa.children[:1])), TimerKind.LINGERING) == []
+    assert desk.tunnel.spis == (0xC0000009,)

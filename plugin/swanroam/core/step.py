@@ -52,6 +52,7 @@ __all__ = ["Core"]
 
 VALIDATION_AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
+LINGERING_S: Final = 2.0
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -177,6 +178,8 @@ class Core:
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
         newly = key not in self.table
         effects: list[Effect] = [gateway.watch(tunnel), Persist(key)]
+        if tunnel.lingering:
+            effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
         if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
@@ -355,7 +358,7 @@ class Core:
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
                 return self._consider(tunnel.key)
-            case TimerKind.SETTLE:
+            case TimerKind.SETTLE | TimerKind.LINGERING:
                 return (ListIkeSas(),)
             case TimerKind.LEAVING:
                 return self._apply(gateway.on_leaving_timer(tunnel))

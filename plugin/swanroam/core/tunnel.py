@@ -62,6 +62,10 @@ CARRYING: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DE
 """charon's words for a CHILD_SA with an inbound state in the kernel; a rekeyed one still receives for a while."""
 
 
+LINGERING: Final = frozenset({"REKEYED", "DELETING", "DELETED"})
+"""Of these, those of a CHILD_SA that is on its way out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastMove:
     """The last move of a tunnel, for people and for `status`."""
@@ -123,6 +127,11 @@ class Tunnel:
     def spis(self) -> tuple[int, ...]:
         """Inbound SPIs."""
         return tuple(child.spi_in for child in self.children)
+
+    @property
+    def lingering(self) -> bool:
+        """Whether there is a CHILD_SA that will be gone soon (charon.delete_rekeyed_delay, 5 s by default)."""
+        return any(child.state in LINGERING for child in self.children)
 
     @property
     def guarded(self) -> bool:

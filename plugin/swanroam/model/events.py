@@ -54,6 +54,8 @@ class TimerKind(StrEnum):
     """To try a move again that the kernel refused."""
     SETTLE = "settle"
     """To see whether charon followed a move."""
+    LINGERING = "lingering"
+    """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     LEAVING = "leaving"
     """To stop letting packets from the previous source through."""
     REESTABLISH = "reestablish"
