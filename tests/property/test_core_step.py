@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from swanroam.core import gateway
+from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.settings import Agreement
 from swanroam.core.step import Core
 from swanroam.core.tunnel import Phase, Tunnel
@@ -309,7 +310,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_packet_filter_knows_the_tunnels_as_they_are(self) -> None:
-        assert self.filter == {tunnel.key: gateway.watch(tunnel) for tunnel in self.core.table}
+        following = self.core._following
+        assert self.filter == {tunnel.key: following.held(gateway.watch(tunnel)) for tunnel in self.core.table}
 
     @invariant()
     def no_tunnel_waits_for_ever(self) -> None:
@@ -335,6 +337,9 @@ class Machine(RuleBasedStateMachine):
             for move in tuple(self.to_move):
                 self.to_move.remove(move)
                 self.do(MoveFinished(at_s=self.now_s, key=move.key, old=move.old, new=move.new, duration_s=0.0))
+        for timer in (timer for timer in tuple(self.timers) if timer.kind is TimerKind.FOLLOW):
+            for _ in range(round(DEADLINE_S / LOOK_S)):
+                self.do(TimerExpired(at_s=self.now_s, timer=timer))
         assert sorted(self.verdicts) == sorted(self.held)
 
 

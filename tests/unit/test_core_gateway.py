@@ -1,7 +1,10 @@
 """The gateway: held packets, whom it follows, and whether the terminal is there."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
+from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.gateway import CHALLENGE_DELAYS_S, DISTRUST_S, LEAVING_S
 from swanroam.core.settings import Agreement
 from swanroam.core.tunnel import Phase
@@ -452,3 +455,31 @@ def test_a_move_that_was_verified_before_the_agreement_ended_is_not_made() -> No
 def test_a_verdict_on_a_packet_that_nobody_knows_is_accept() -> None:
     event = PacketVerified(at_s=1.0, packet_id=99, reason=None, sequence=5, inner_source=INNER)
     assert Desk(Role.GATEWAY).step(event) == (GiveVerdict(packet_id=99),)
+
+
+def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> None:
+    desk = negotiated(Role.GATEWAY)
+    told = desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    kinds = [type(effect) for effect in told]
+    assert kinds.index(Watch) < kinds.index(InformCharon) < kinds.index(StartTimer)
+    assert one(Watch, told).sources == (IPv4Address(0),)
+    assert desk.held(B, packet_id=2) == ()
+    assert desk.held(B, packet_id=3) == ()
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
+    assert verdicts(desk.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})) == []
+    effects = desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_B})
+    assert verdicts(effects) == [2, 3]
+    assert one(Watch, effects).sources == (B,)
+    assert desk.expired(TimerKind.FOLLOW) == ()
+
+
+def test_packets_do_not_wait_for_ever_for_a_charon_that_does_not_follow() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    desk.held(B, packet_id=2)
+    looks = 1
+    while not verdicts(effects := desk.expired(TimerKind.FOLLOW)):
+        looks += 1
+    assert verdicts(effects) == [2]
+    assert one(Watch, effects).sources == (B,)
+    assert looks == round(DEADLINE_S / LOOK_S)

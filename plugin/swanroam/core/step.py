@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from swanroam.core import capability, gateway, terminal
 from swanroam.core.flights import Flights
+from swanroam.core.following import Following
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
@@ -72,6 +73,7 @@ class Core:
         self._refused: set[TunnelKey] = set()
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovery = Recovery()
+        self._following = Following()
 
     def remember(self, tunnels: Iterable[tuple[Tunnel, frozenset[int]]]) -> None:
         """Tunnels from the store with their inbound SPIs: believed when charon still has one of the SPIs."""
@@ -79,6 +81,10 @@ class Core:
 
     def step(self, event: Event) -> tuple[Effect, ...]:
         """What is to be done about an event. Never raises for what a peer, charon or the kernel sent."""
+        effects = self._decide(event)
+        return tuple(map(self._following.held, effects)) if self._following else effects
+
+    def _decide(self, event: Event) -> tuple[Effect, ...]:
         match event:
             case IkeSasListed():
                 return self._on_listed(event)
@@ -112,7 +118,7 @@ class Core:
         for tunnel in self.table:
             if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
-        return tuple(effects)
+        return tuple(map(self._following.held, effects))
 
     # charon
 
@@ -177,17 +183,22 @@ class Core:
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
         newly = key not in self.table
-        effects: list[Effect] = [gateway.watch(tunnel), Persist(key)]
+        settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
+        settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
+        effects: list[Effect] = [Persist(key)]
+        if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
+            told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
+            effects += () if tunnel.guarded else (gateway.watch(tunnel),)
+            effects += self._following.begin(tunnel, (told,))
+        else:
+            waited = self._following.listed(tunnel, sas[0].path)
+            self._flights.note(waited)
+            effects += waited or (gateway.watch(tunnel),)
         if tunnel.lingering:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
         if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
-        settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
-        settled = settled and tunnel.phase is not Phase.VALIDATING
-        if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
-            told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
-            effects.append(told)
         self.table.put(tunnel)
         if newly:
             effects += self._greet(tunnel)
@@ -232,7 +243,9 @@ class Core:
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
         self._refused.discard(key)
-        return self._flights.abandon(key)
+        waited = self._following.abandon(key)
+        self._flights.note(waited)
+        return (*waited, *self._flights.abandon(key))
 
     # packets and moves
 
@@ -244,6 +257,9 @@ class Core:
                 PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=f"SPI {event.spi:08x}"),
             )
         self._flights.held[event.packet_id] = event
+        if tunnel.key in self._following and event.source == tunnel.path.remote.address:
+            self._following.park(tunnel.key, event.packet_id)
+            return ()
         return self._apply(gateway.on_held(tunnel, event))
 
     def _on_verified(self, event: PacketVerified) -> tuple[Effect, ...]:
@@ -360,6 +376,10 @@ class Core:
                 return self._consider(tunnel.key)
             case TimerKind.SETTLE | TimerKind.LINGERING:
                 return (ListIkeSas(),)
+            case TimerKind.FOLLOW:
+                effects = self._following.look(event.timer, tunnel)
+                self._flights.note(effects)
+                return effects
             case TimerKind.LEAVING:
                 return self._apply(gateway.on_leaving_timer(tunnel))
             case _:
@@ -368,6 +388,7 @@ class Core:
     def _apply(self, step: Step, packet_id: int | None = None) -> tuple[Effect, ...]:
         """Keep what a decision made of its tunnel; `packet_id` is the held packet that it was about."""
         tunnel, effects = step
+        effects = self._following.begin(tunnel, effects)
         self._flights.note(effects, packet_id)
         if self.table.get(tunnel.key) != tunnel:
             self.table.put(tunnel)

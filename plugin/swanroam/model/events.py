@@ -54,6 +54,8 @@ class TimerKind(StrEnum):
     """To try a move again that the kernel refused."""
     SETTLE = "settle"
     """To see whether charon followed a move."""
+    FOLLOW = "follow"
+    """To see whether charon has followed, while packets wait for that."""
     LINGERING = "lingering"
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     LEAVING = "leaving"
