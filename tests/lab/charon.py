@@ -156,19 +156,15 @@ class Charon:
     """charon of one host. Its log grows over restarts."""
 
     def __init__(self, host: Host, options: TunnelOptions, swanctl: str) -> None:
-        self._host = host
+        self._host, self._options = host, options
         self.socket = host.folder / "charon.vici"
         self.log = host.folder / "charon.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._session: Any = None
         self.configuration = host.folder / "swanctl.conf"
         self.configuration.write_text(swanctl)
-        self.configure(options)
-
-    def configure(self, options: TunnelOptions) -> None:
-        """Write strongswan.conf: what charon reads when it starts."""
         more = "".join(f"  {key} = {value}\n" for key, value in options.charon.items())
-        (self._host.folder / "strongswan.conf").write_text(f"""charon-systemd {{
+        (host.folder / "strongswan.conf").write_text(f"""charon-systemd {{
   load = {PLUGINS}
   filelog {{
     lab {{

@@ -28,37 +28,33 @@ def report(name: str, world: World) -> Figures:
 
 
 @pytest.fixture(scope="module")
-def arena(make_world: Callable[..., World]) -> World:
-    """One world for all figures, so that nothing else runs beside any of them.
-
-    strongSwan needs roam events to notice a move. The capture of every packet, which stories have, would be in the way.
-    """
+def plain(make_world: Callable[..., World]) -> World:
+    """What strongSwan does by itself: it needs roam events to notice a move at all."""
     world = make_world(tunnel=TunnelOptions(roam_events=True))
     world.connect()
     return world
 
 
-def test_strongswan_without_mobike_renegotiates_at_each_move(arena: World) -> None:
-    assert report("strongSwan, reauthentication", arena).renegotiations == MOVES
+def test_strongswan_without_mobike_renegotiates_at_each_move(plain: World) -> None:
+    assert report("strongSwan, reauthentication", plain).renegotiations == MOVES
 
 
-def test_strongswan_with_mobike_exchanges_messages_at_each_move(arena: World) -> None:
-    arena.reconnect(TunnelOptions(roam_events=True, mobike=True))
-    figures = report("strongSwan, MOBIKE", arena)
+def test_strongswan_with_mobike_exchanges_messages_at_each_move(plain: World) -> None:
+    plain.reconnect(TunnelOptions(mobike=True))
+    figures = report("strongSwan, MOBIKE", plain)
     assert figures.renegotiations == 0
     assert figures.ike_packets > 0
 
 
-def test_swanroam_beside_roam_events_always_comes_back(arena: World) -> None:
-    arena.reconnect(TunnelOptions(roam_events=True))
-    arena.roam()
-    report("swanroam, roam_events = yes", arena)
-    agrees(arena, arena.terminal)
+def test_swanroam_beside_roam_events_always_comes_back(plain: World) -> None:
+    plain.reconnect(TunnelOptions())
+    plain.roam()
+    report("swanroam, roam_events = yes", plain)
+    agrees(plain, plain.terminal)
 
 
-def test_swanroam_negotiates_nothing_and_loses_nothing_upwards(arena: World) -> None:
-    arena.reconnect(TunnelOptions())
-    figures = report("swanroam", arena)
+def test_swanroam_negotiates_nothing_and_loses_nothing_upwards(world: World) -> None:
+    figures = report("swanroam", world)
     assert figures.renegotiations == 0
     assert figures.ike_packets == 0
     assert figures.up_lost == 0

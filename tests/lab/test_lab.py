@@ -41,7 +41,7 @@ def test_without_mobike_charon_negotiates_anew_after_a_move(world: World) -> Non
 
 
 def test_with_mobike_charon_keeps_its_keys(world: World) -> None:
-    world.reconnect(TunnelOptions(roam_events=True, mobike=True))
+    world.reconnect(TunnelOptions(mobike=True))
     before = world.terminal.sa
     with world.both_ways() as (up, down):
         move = world.terminal.move()

@@ -231,17 +231,12 @@ class World:
             self.agreed(terminal)
 
     def reconnect(self, tunnel: TunnelOptions, *, roams: bool = True) -> None:
-        """Take every tunnel down and set it up again with other options; where those are charon's own, it restarts.
+        """Take every tunnel down and set it up again with other options; those of charon itself stay as they were.
 
         With `roams` both ends are to agree on the capability again, where they do.
         """
         for terminal in self.terminals:
             terminal.charon.terminate()
-        if (tunnel.roam_events, tunnel.charon) != (self.tunnel.roam_events, self.tunnel.charon):
-            for end in self.ends:
-                end.charon.configure(tunnel)
-                end.charon.restart()
-        self.tunnel = tunnel
         self.gateway.charon.load(gateway_connection(tunnel))
         for terminal in self.terminals:
             terminal.charon.load(terminal_connection(terminal.number, tunnel))
