@@ -30,6 +30,12 @@ def test_one_of_three_moves_and_the_others_lose_nothing(world: World) -> None:
     assert [world.gateway.swanroam.tunnel(one.inner)["moves"] for one in (second, third)] == [0, 0]
 
 
+def test_a_move_back_and_forth_and_the_others_are_still_there(world: World) -> None:
+    for terminal in world.terminals:
+        survives_a_move(world, terminal)
+
+
+# The last: the terminals keep each other's addresses, and a move of one would take it to where the other is.
 def test_two_terminals_swap_their_addresses(world: World) -> None:
     first, second, _ = world.terminals
     if first.access == second.access:
@@ -47,8 +53,3 @@ def test_two_terminals_swap_their_addresses(world: World) -> None:
     assert (first.sa.identity, second.sa.identity) == before
     for terminal in (first, second):
         agrees(world, terminal)
-
-
-def test_a_move_back_and_forth_and_the_others_are_still_there(world: World) -> None:
-    for terminal in world.terminals:
-        survives_a_move(world, terminal)
