@@ -254,3 +254,24 @@ def test_keys_are_in_no_error() -> None:
             chain += [linked for linked in (error.__cause__, error.__context__) if linked is not None]
             assert shows(" ".join(f"{one} {one!r} {one.args}" for one in chain), SECRET) == []
     assert errors > 200
+
+
+@pytest.mark.parametrize(
+    ("sequence", "refused"),
+    [(0, True), (101, False), (100, True), (99, False), (98, True), (69, False), (68, True), (1, True)],
+)
+def test_the_short_window_of_a_state_refuses_what_the_kernel_drops(sequence: int, refused: bool) -> None:
+    state = gcm_state(replay_window=32, replay=Replay(received=100, bitmap=0b101))
+    assert esp_state(state).window.refuses(sequence) is refused
+
+
+def test_the_long_window_of_a_state_is_a_ring_over_the_lower_half_of_the_number() -> None:
+    # 2^32 + 3 and 2^32 - 1 were received; bit of sequence s is (s - 1) % 64 of its lower 32 bits (xfrm_replay.c).
+    high = 1 << 32
+    bits = 1 << ((3 - 1) % 64) | 1 << (((3 - 1) - 4) % 64)
+    state = gcm_state(esn_replay=EsnReplay(received=high | 3, window=64, bitmap=(bits & 0xFFFFFFFF, bits >> 32)))
+    window = esp_state(state).window
+    refused = [high | 3, high - 1, (high | 3) - 64, 0]
+    taken = [high | 2, high - 2, high | 4, (high | 3) - 63]
+    assert [window.refuses(sequence) for sequence in refused] == [True] * 4
+    assert [window.refuses(sequence) for sequence in taken] == [False] * 4

@@ -41,13 +41,6 @@ class Replay:
         sent, received, bitmap = cls.LAYOUT.unpack(data, offset)
         return cls(sent=sent, received=received, bitmap=bitmap)
 
-    def replayed(self, sequence: int, window: int) -> bool:
-        """Whether the kernel would drop `sequence` as seen before or too old; `window` is the state's replay_window."""
-        if sequence > self.received:
-            return False
-        behind = self.received - sequence
-        return sequence == 0 or behind >= min(window, 32) or bool(self.bitmap >> behind & 1)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EsnReplay:
@@ -98,15 +91,3 @@ class EsnReplay:
             window=window,
             bitmap=tuple(int.from_bytes(data[start + 4 * n : start + 4 * n + 4], _ORDER) for n in range(words)),
         )
-
-    def replayed(self, sequence: int, window: int = 0) -> bool:
-        """Whether the kernel would drop `sequence` (64 bits) as seen before or too old. `window` is not looked at."""
-        del window
-        if sequence > self.received:
-            return False
-        behind = self.received - sequence
-        if sequence == 0 or behind >= self.window:
-            return True
-        # The kernel takes the ring's position from the lower 32 bits alone.
-        bit = ((self.received - 1) % 0x1_0000_0000 % self.window - behind) % self.window
-        return bool(self.bitmap[bit >> 5] >> (bit & 31) & 1)

@@ -266,10 +266,6 @@ class SaState:
         """Packets in the replay window."""
         return self.esn_replay.window if self.esn_replay else self.replay_window
 
-    def replayed(self, sequence: int) -> bool:
-        """Whether the kernel would drop `sequence` (64 bits with ESN) as seen before, or older than the window."""
-        return self.window > 0 and (self.esn_replay or self.replay or Replay()).replayed(sequence, self.window)
-
     def pack_info(self) -> bytes:
         """Struct xfrm_usersa_info, 224 bytes."""
         info = (
