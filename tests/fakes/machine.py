@@ -107,9 +107,9 @@ class FakeKernel(Refusing, Bell):
         self.note("recover", path)
         return 0
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move states, and tell charon."""
-        self.note("move", old, new, *(("inform",) if inform else ()))
+        self.note("move", old, new)
         self.where |= {child.spi_in: new for child in children}
 
     def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:

@@ -161,8 +161,6 @@ class Host:
                 self.accept(self.held.pop(packet_id))
             case MoveStates():
                 self._events.append(self._move(effect))
-                if effect.inform:
-                    self.world.after(FOLLOW_S, lambda: self._follow(effect.new))
             case InformCharon():
                 self.world.after(FOLLOW_S, lambda: self._follow(effect.new))
             case SendMessage(source=source, destination=destination, message=message):

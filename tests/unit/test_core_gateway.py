@@ -110,7 +110,7 @@ def test_a_verified_packet_moves_the_tunnel_and_goes_on_when_that_is_done() -> N
     desk = negotiated(Role.GATEWAY)
     desk.held(B, packet_id=7)
     (moving,) = desk.verified(7, 10)
-    assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_A, new=AT_B)
+    assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_A, new=AT_B, trigger=Trigger.PACKET)
     effects = desk.moved(moving)
     assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, SendMessage]
     assert verdicts(effects) == [7]
@@ -152,14 +152,25 @@ def test_packets_from_the_source_that_is_left_go_on_until_its_time_is_over_then_
     assert len(some(VerifyPacket, desk.held(A, packet_id=3))) == 1
 
 
-def test_a_terminal_that_comes_back_at_once_is_followed_by_the_packet_after_its_update() -> None:
+def test_a_terminal_that_comes_back_at_once_is_followed_by_its_update_and_challenged() -> None:
     desk = negotiated(Role.GATEWAY)
     follow(desk, B, 10, 1)
     back = Update(sequence=2, claimed=AT_A.remote)
-    effects = desk.message(back)
-    assert effects == (Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,)),)
-    desk.moved(move(desk, A, 12, 2))
+    (moving,) = desk.message(back)
+    assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_B, new=AT_A, trigger=Trigger.UPDATE)
+    assert desk.message(back) == (), "while it moves an update waits for its repetition"
+    told = messages(desk.moved(moving))
+    assert told[0] == UpdateAck(sequence=2, observed=AT_A.remote)
+    assert isinstance(told[1], PathChallenge)
     assert messages(desk.message(back)) == [UpdateAck(sequence=2, observed=AT_A.remote)]
+
+
+def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothing() -> None:
+    desk = negotiated(Role.GATEWAY)
+    follow(desk, B, 10, 1)
+    effects = desk.message(Update(sequence=2, claimed=path(Role.GATEWAY, C).remote))
+    assert some(MoveStates, effects) == []
+    assert desk.tunnel.path == AT_B
 
 
 def test_two_terminals_may_swap_their_addresses() -> None:

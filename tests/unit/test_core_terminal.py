@@ -4,19 +4,18 @@ import pytest
 
 from swanroam.core.recovery import DELAYS_S
 from swanroam.core.settings import Agreement
-from swanroam.core.terminal import DUMMY_DELAYS_S, UPDATE_DELAYS_S
+from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     Effect,
+    InformCharon,
     ListIkeSas,
     MoveStates,
     PacketRejected,
     Reestablish,
     SendDummy,
     SendMessage,
-    StartTimer,
     StopTimer,
-    TunnelMoved,
 )
 from swanroam.model.events import IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
@@ -85,11 +84,19 @@ def test_a_terminal_stranded_for_30_s_moves_when_an_address_comes() -> None:
     assert one(MoveStates, desk.roam(C)).new == path(Role.TERMINAL, C)
 
 
-def test_charon_is_told_with_the_move_then_the_gateway_then_everybody_else() -> None:
-    desk = negotiated(Role.TERMINAL)
-    move = one(MoveStates, desk.roam(THERE.local.address))
-    assert move.inform
-    assert [type(effect) for effect in desk.moved(move)][:3] == [SendMessage, StartTimer, TunnelMoved]
+def test_the_gateway_is_told_first_then_everybody_else_and_charon_when_the_gateway_knows() -> None:
+    desk, effects = roamed()
+    assert isinstance(effects[0], SendMessage)
+    assert timers(effects, TimerKind.INFORM) == [INFORM_S]
+    told = one(InformCharon, ack(desk, 1))
+    assert (told.old, told.new) == (HERE, THERE)
+    assert desk.expired(TimerKind.INFORM) == ()
+
+
+def test_charon_does_not_wait_for_a_gateway_that_is_slow() -> None:
+    desk, _ = roamed()
+    assert one(InformCharon, desk.expired(TimerKind.INFORM)).new == THERE
+    assert some(InformCharon, ack(desk, 1)) == [], "it is told once"
 
 
 def test_an_idle_tunnel_sends_an_update_with_what_it_knows_of_its_address() -> None:

@@ -55,7 +55,7 @@ from tests.support.values import FIRST_SERVER, GATEWAY, INNER, KEY, SPI_UP, A, B
 
 CHILDREN = (child(Role.GATEWAY),)
 OLD, NEW = path(Role.GATEWAY, A), path(Role.GATEWAY, B)
-MOVE = MoveStates(key=KEY, children=CHILDREN, old=OLD, new=NEW)
+MOVE = MoveStates(key=KEY, children=CHILDREN, old=OLD, new=NEW, trigger=Trigger.PACKET)
 INFORM = InformCharon(key=KEY, children=CHILDREN, old=OLD, new=NEW)
 SEND = SendMessage(key=KEY, source=FIRST_SERVER, destination=INNER, message=PathChallenge(nonce=bytes(16)))
 DUMMY = SendDummy(key=KEY, source=INNER, destination=FIRST_SERVER)

@@ -207,7 +207,7 @@ class Performer:
         reason, detail = Reason.VETOED, veto or ""
         if veto is None:
             try:
-                self.world.kernel.move(effect.children, effect.old, effect.new, inform=effect.inform)
+                self.world.kernel.move(effect.children, effect.old, effect.new)
             except KernelRefused as error:
                 reason, detail = Reason.KERNEL_REFUSED, str(error)
             else:

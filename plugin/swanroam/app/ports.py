@@ -28,8 +28,8 @@ class Kernel(Protocol):
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """Let states send again that a daemon left silent when it was killed in the middle of a move; how many."""
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
-        """Move states and all policies but those of `inform`; with `inform` these too."""
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Move states and all policies but those of `inform`."""
 
     def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move the policies left, so that charon hears of it."""

@@ -8,7 +8,7 @@ answer for a tunnel that ended meanwhile is not taken for that of its successor.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from swanroam.model.effects import Effect, GiveVerdict, MoveStates
+from swanroam.model.effects import Effect, GiveVerdict, MoveStates, Trigger
 from swanroam.model.events import PacketHeld, PacketVerified
 from swanroam.model.tunnel import TunnelKey
 
@@ -19,6 +19,7 @@ __all__ = ["Flight", "Flights"]
 class Flight:
     """A move that the kernel has not answered yet."""
 
+    trigger: Trigger
     packet_id: int | None
     """The held packet that made the tunnel move."""
     waiting: tuple[PacketVerified, ...] = ()
@@ -45,7 +46,7 @@ class Flights:
         """Take note of what effects begin and end: moves (for the sake of `packet_id`) and verdicts."""
         for effect in effects:
             if isinstance(effect, MoveStates):
-                self._moving[effect.key] = Flight(packet_id=packet_id)
+                self._moving[effect.key] = Flight(trigger=effect.trigger, packet_id=packet_id)
             elif isinstance(effect, GiveVerdict):
                 self.held.pop(effect.packet_id, None)
 

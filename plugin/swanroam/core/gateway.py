@@ -8,6 +8,7 @@ Without an answer the tunnel returns to the last path that was validated, and th
 from dataclasses import replace
 from typing import Final
 
+from swanroam.core.flights import Flight
 from swanroam.core.guard import judge, refuse_source
 from swanroam.core.inner import message_addresses
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
@@ -57,7 +58,7 @@ __all__ = [
 CHALLENGE_DELAYS_S: Final = (0.25, 0.5, 1.0, 1.25)
 """After each of which an unanswered challenge is sent again; after the last one, 3 s in all, the tunnel returns."""
 DISTRUST_S: Final = 10.0
-LEAVING_S: Final = 1.0
+LEAVING_S: Final = 0.5
 """How long packets from the previous source are let through unseen: late ones of the old path, which are many at the
 moment of a move. Longer than that they are better held, as the terminal may come back to where it just was."""
 SETTLE_S: Final = 1.0
@@ -91,14 +92,14 @@ def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified) -> Step
         return _refuse(tunnel, held.packet_id, held.source, reason)
     new = Path(local=tunnel.path.local, remote=Endpoint(held.source, tunnel.path.remote.port))
     tunnel = replace(tunnel, highest={**tunnel.highest, held.spi: event.sequence})
-    return tunnel, (MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new),)
+    return tunnel, (_move(tunnel, new, Trigger.PACKET),)
 
 
 def on_move_finished(
-    tunnel: Tunnel, event: MoveFinished, packet_id: int | None, nonce: bytes, port: int, *, validate: bool
+    tunnel: Tunnel, event: MoveFinished, flight: Flight, nonce: bytes, port: int, *, validate: bool
 ) -> Step:
-    """The kernel moved the tunnel to where `packet_id` came from, or, without one, back to the validated path."""
-    trigger = Trigger.REVERT if packet_id is None else Trigger.PACKET
+    """The kernel moved the tunnel to where a held packet came from, or back to a path that it had."""
+    trigger, packet_id = flight.trigger, flight.packet_id
     validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
     last_validated = validated or event.old
     tunnel = replace(
@@ -106,6 +107,10 @@ def on_move_finished(
     )
     effects: list[Effect] = [] if packet_id is None else [GiveVerdict(packet_id=packet_id)]
     effects.append(watch(tunnel))
+    if trigger is Trigger.UPDATE and (addresses := message_addresses(tunnel, port)):
+        source, destination = addresses
+        ack = UpdateAck(sequence=tunnel.update_sequence, observed=tunnel.path.remote)
+        effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=ack))
     if trigger is Trigger.REVERT:
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
         effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
@@ -125,14 +130,14 @@ def on_move_finished(
     return tunnel, tuple(effects)
 
 
-def on_move_refused(tunnel: Tunnel, event: MoveRefused, packet_id: int | None) -> Step:
+def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight) -> Step:
     """The tunnel stays; the packet is the kernel's to judge."""
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.remote.address, detail=event.detail)
-    if packet_id is None:
+    if flight.trigger is Trigger.REVERT:
         # The return was refused: whatever the path is now, there is none left to wait for.
         return replace(advance(tunnel, Signal.RETURNED), validated_path=None), (told,)
-    return tunnel, (GiveVerdict(packet_id=packet_id), told)
+    return tunnel, (told,) if flight.packet_id is None else (GiveVerdict(packet_id=flight.packet_id), told)
 
 
 def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -> Step:
@@ -140,10 +145,17 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -
     if update.sequence < tunnel.update_sequence:
         return tunnel, ()
     if update.claimed.address in tunnel.leaving:
-        # It is back where it just came from. Packets from there are let through unseen, so nothing can move the tunnel
-        # until they are held again; the acknowledgement, which would go elsewhere, is left to the next UPDATE.
+        # It is back where it just came from. Packets from there are let through unseen, so none of them can move the
+        # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
+        # path, where the terminal itself says that it has left it.
         tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
-        return tunnel, (watch(tunnel),)
+        return tunnel, (
+            _move(
+                tunnel,
+                replace(tunnel.path, remote=Endpoint(update.claimed.address, tunnel.path.remote.port)),
+                Trigger.UPDATE,
+            ),
+        )
     translated = update.claimed.address != tunnel.path.remote.address
     tunnel = replace(tunnel, update_sequence=update.sequence, nat=Nat.REMOTE if translated else Nat.NONE)
     ack = UpdateAck(sequence=update.sequence, observed=tunnel.path.remote)
@@ -185,13 +197,17 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
     back = tunnel.validated_path
     if back is None or back == tunnel.path:
         return advance(tunnel, Signal.RETURNED), (told,)
-    return tunnel, (told, MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=back))
+    return tunnel, (told, _move(tunnel, back, Trigger.REVERT))
 
 
 def on_leaving_timer(tunnel: Tunnel) -> Step:
     """Packets from the previous source are held again."""
     tunnel = replace(tunnel, leaving=())
     return tunnel, (watch(tunnel),)
+
+
+def _move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
+    return MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=trigger)
 
 
 def _challenge(tunnel: Tunnel, port: int) -> Step:

@@ -171,13 +171,19 @@ class Core:
             return self._end(gone) if gone else ()
         kernel_path = next((paths[spi] for spi in fresh.spis if spi in paths), None)
         known = self.table.get(key)
+        effects: list[Effect] = []
         if known is None or not _same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
                 began = replace(fresh, path=kernel_path or fresh.path)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
-                return (*self._abandon(key), *self._recovery.end(key.name), *self._begin(began))
+                effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
+                if event.complete and not _same_addresses(began.path, sas[0].path):
+                    # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
+                    told = InformCharon(key=key, children=began.children, old=sas[0].path, new=began.path)
+                    effects += self._following.begin(began, (told,))
+                return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
@@ -185,7 +191,7 @@ class Core:
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
-        effects: list[Effect] = [Persist(key)]
+        effects = [Persist(key)]
         if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
             told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
             effects += () if tunnel.guarded else (gateway.watch(tunnel),)
@@ -201,6 +207,8 @@ class Core:
             effects += self._recovery.end(key.name)
         self.table.put(tunnel)
         if newly:
+            # Likewise where it was remembered, once charon is surely not following any more.
+            effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
         effects += self._consider(key)
         return tuple(effects)
@@ -282,7 +290,7 @@ class Core:
             moved = self._apply(terminal.on_move_finished(tunnel, event, self._port))
             return (*moved, *self._consider(event.key))
         validate = self.settings.of(tunnel.key.name).path_validation
-        step = gateway.on_move_finished(tunnel, event, flight.packet_id, self._nonce(), self._port, validate=validate)
+        step = gateway.on_move_finished(tunnel, event, flight, self._nonce(), self._port, validate=validate)
         return (*self._apply(step), *self._judge(flight.waiting))
 
     def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
@@ -295,7 +303,7 @@ class Core:
         if self.settings.role is Role.TERMINAL:
             self._refused.add(event.key)
             return (*self._apply(terminal.on_move_refused(tunnel, event)), *look)
-        stays = self._apply(gateway.on_move_refused(tunnel, event, flight.packet_id))
+        stays = self._apply(gateway.on_move_refused(tunnel, event, flight))
         return (*stays, *self._judge(flight.waiting), *look)
 
     def _judge(self, waiting: Iterable[PacketVerified]) -> tuple[Effect, ...]:
@@ -344,6 +352,8 @@ class Core:
                 return terminal.on_ack(tunnel, ack)
             case PathChallenge() as challenge if terminal_role:
                 return terminal.on_challenge(tunnel, challenge, own, peer)
+            case Update() if tunnel.key in self._flights:
+                return tunnel, ()  # sent again, to be judged by what is true then
             case Update() as update if not terminal_role and tunnel.capability.allows_moves:
                 return gateway.on_update(tunnel, update, own, peer)
             case Update() if not terminal_role:
@@ -374,6 +384,8 @@ class Core:
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
                 return self._consider(tunnel.key)
+            case TimerKind.INFORM:
+                return self._apply(terminal.inform(tunnel))
             case TimerKind.SETTLE | TimerKind.LINGERING:
                 return (ListIkeSas(),)
             case TimerKind.FOLLOW:

@@ -14,6 +14,7 @@ from swanroam.core.paths import best, candidates
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     Effect,
+    InformCharon,
     MoveStates,
     PacketRejected,
     Persist,
@@ -32,9 +33,11 @@ from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
     "DUMMY_DELAYS_S",
+    "INFORM_S",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
     "consider",
+    "inform",
     "on_ack",
     "on_challenge",
     "on_move_finished",
@@ -50,6 +53,10 @@ DUMMY_DELAYS_S: Final = (0.2, 0.8)
 MOVE_RETRY_S: Final = 0.2
 SETTLE_S: Final = 1.0
 """How long charon is given to follow a move before it is asked whether it did."""
+INFORM_S: Final = 0.05
+"""charon is told when the gateway has acknowledged, and after this if it has not: when it follows, nothing can be sent
+for a moment (child_sa.c, update: a policy that drops), and the update had better be on its way by then. Not later: with
+roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam)."""
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
@@ -63,18 +70,18 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
     if way is None or way.address == tunnel.path.local.address:
         return tunnel, ()
     new = replace(tunnel.path, local=Endpoint(way.address, tunnel.path.local.port))
-    # charon is told in the same breath: 100 ms after its path went it would build the tunnel anew (ike_sa.c, roam).
-    move = MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, inform=True)
+    move = MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=Trigger.ADDRESS)
     return tunnel, (move,)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, port: int) -> Step:
-    """The kernel moved, and charon follows: tell the gateway, then everybody else."""
+    """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     tunnel = tunnel.moved(event.at_s, event.new, Trigger.ADDRESS, event.duration_s)
-    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1)
+    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, untold=True)
     tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
     return tunnel, (
         *told,
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=Trigger.ADDRESS, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),
@@ -120,7 +127,17 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     tunnel = advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED)
     translated = ack.observed.address != tunnel.path.local.address
     tunnel = replace(tunnel, attempt=0, nat=Nat.LOCAL if translated else Nat.NONE)
-    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), Persist(tunnel.key))
+    tunnel, informed = inform(tunnel)
+    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, Persist(tunnel.key))
+
+
+def inform(tunnel: Tunnel) -> Step:
+    """Have charon follow the last move, if it was not told yet."""
+    if not tunnel.untold:
+        return tunnel, ()
+    # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
+    told = InformCharon(key=tunnel.key, children=tunnel.children, old=tunnel.sas[0].path, new=tunnel.path)
+    return replace(tunnel, untold=False), (StopTimer(TimerId(tunnel.key, TimerKind.INFORM)), told)
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:

@@ -108,6 +108,8 @@ class Tunnel:
     """Gateway: sources that did not answer a challenge, each with the time until which it may not move the tunnel."""
     leaving: tuple[IPAddress, ...] = ()
     """Gateway: the previous source, from which late packets may come."""
+    untold: bool = False
+    """Terminal: charon does not know of the last move yet."""
     nat: Nat = Nat.UNKNOWN
     moves: int = 0
     last_move: LastMove | None = None

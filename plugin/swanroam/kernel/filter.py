@@ -34,7 +34,7 @@ from swanroam.wire.ruleset import COUNTERS, ruleset
 __all__ = ["PacketFilter"]
 
 NFT_TIMEOUT_S: Final = 30.0
-LEAVING_MS: Final = 1000
+LEAVING_MS: Final = 500
 """How long packets of a left path may still be under way; the far side of reordering seen on mobile networks."""
 REMOVALS: Final = frozenset((Change.DELTABLE, Change.DELCHAIN, Change.DELRULE, Change.DELSET, Change.DELOBJ))
 

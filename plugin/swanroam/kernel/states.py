@@ -51,6 +51,14 @@ class _Answer:
     messages: list[NetlinkMessage] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Covers:
+    """The covers of one tunnel, which is told by its reqids."""
+
+    reqids: tuple[int, ...]
+    policies: Sequence[Policy]
+
+
 class KernelStates:
     """The kernel's states and policies, over one socket for requests and one for events. Not for several threads.
 
@@ -63,7 +71,7 @@ class KernelStates:
         self._mirror = PolicyMirror()
         self._early: list[XfrmEvent] = []
         self._stale = False
-        self._covers: tuple[PolicyId, ...] = ()
+        self._covers: dict[tuple[int, ...], tuple[PolicyId, ...]] = {}
         self._sequence = itertools.count(1 << 31)
         self.ignored = 0
         """Messages that were not understood."""
@@ -139,19 +147,17 @@ class KernelStates:
             raise
         return True
 
-    def move(self, children: Sequence[ChildSa], old: Path, new: Path, *, inform: bool = False) -> None:
+    def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move the states of CHILD_SAs, and their policies but those of direction `last`; outbound first.
 
-        What those let in is let in for some seconds all the same. With `inform` they move too, in the same system call,
-        and charon is told. What is at `new` already stays as it is, so a move may be repeated. Where the kernel refuses
-        a part, the other parts are moved back before KernelRefused is raised.
+        What those let in is let in for some seconds all the same. What is at `new` already stays as it is, so a move
+        may be repeated. Where the kernel refuses a part, the other parts are moved back before KernelRefused is raised.
         """
         self._pump()
-        attempt = self._inform if inform else self._move
-        failure = attempt(children, old, new)
+        failure = self._move(children, old, new)
         if failure and failure.code in STALE:
             self._load()
-            failure = attempt(children, old, new)
+            failure = self._move(children, old, new)
         if failure:
             self._move_back(children, old, new)
             raise failure
@@ -183,16 +189,23 @@ class KernelStates:
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         outbound = self._outbound(children, old, new)
         plan = Steps(old, new)
-        steps: list[Step] = []
-        covers: list[Policy] = []
-        for reqid in _reqids(children):
-            policies = self._mirror.of_reqid(reqid)
-            if not policies:
-                return KernelRefused(f"policies of reqid {reqid}", errno.ENOENT)
-            covers += [plan.cover(policy, reqid) for policy in policies if policy.direction == self._last]
-            left = [p for p in policies if p.direction != self._last and not plan.done(p, reqid)]
-            steps += [plan.step(policy, reqid) for policy in sorted(left, key=_outbound_first)]
-        return self._perform(steps, outbound, new, covers)
+        reqids = _reqids(children)
+        every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
+        if missing := set(reqids) - {reqid for _, reqid in every}:
+            return KernelRefused(f"policies of reqid {min(missing)}", errno.ENOENT)
+        left = [one for one in every if one[0].direction != self._last and not plan.done(*one)]
+        # What sends goes first, in a system call of its own: data leaves while the rest is made ready. Each message
+        # moves one state of each direction; where there are more states than that, everything is first.
+        first = [one for one in left if one[0].direction == Direction.OUT]
+        messages = Counter(reqid for _, reqid in first)
+        if any(count > messages[reqid] for reqid, count in Counter(ae.reqid for ae in outbound).items()):
+            first = sorted(left, key=lambda one: _outbound_first(one[0]))
+        failure = self._perform([plan.step(*one) for one in first], outbound, new)
+        if failure:
+            return failure
+        covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
+        rest = [plan.step(*one) for one in left if one not in first]
+        return self._perform(rest, (), new, _Covers(tuple(reqids), covers))
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -207,7 +220,8 @@ class KernelStates:
         plan = Steps(old, new)
         steps: list[Step] = []
         covers: list[Policy] = []
-        for reqid in _reqids(children):
+        reqids = _reqids(children)
+        for reqid in reqids:
             policies = self._mirror.of_reqid(reqid)
             covers += [plan.cover(policy, reqid) for policy in policies if policy.direction != Direction.OUT]
             carrier = max(
@@ -225,10 +239,10 @@ class KernelStates:
                 steps.append(plan.step(carrier, reqid))
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
-        return self._perform(steps, outbound, new, covers)
+        return self._perform(steps, outbound, new, _Covers(tuple(reqids), covers))
 
     def _perform(
-        self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path, covers: Sequence[Policy] = ()
+        self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path, covers: _Covers | None = None
     ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; outbound states send nothing from just before it to its end.
 
@@ -239,13 +253,18 @@ class KernelStates:
         leaves the state silent: `recover` is for that.
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
-        move, which may still be there, lead elsewhere.
+        move of the same tunnel, which may still be there, lead elsewhere.
         """
-        if not steps:
+        before: list[_Request] = []
+        uncover: list[_Request] = []
+        if covers:
+            before = _uncover(self._covers.pop(covers.reqids, ()))
+            before += [_Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
+            self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
+            uncover = _uncover(ids)
+        if not steps and not before:
             return None
         stopped: list[tuple[AeState, int]] = []
-        uncover, self._covers = _uncover(self._covers), tuple(cover.id for cover in covers)
-        before = uncover + [_Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers]
         try:
             stopped = self._stop(outbound)
             requests = before + [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
@@ -253,7 +272,7 @@ class KernelStates:
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
             silent = stopped or [(ae, _next_sent(ae) + HEALED) for ae in outbound]
-            self._transact(_go(silent, new) + _uncover(self._covers))
+            self._transact(_go(silent, new) + uncover)
             raise
         failure = None
         for one, answer in zip(steps, answers, strict=False):
@@ -262,7 +281,7 @@ class KernelStates:
             else:
                 failure = failure or KernelRefused(str(one), answer.code)
         if failure:
-            self._transact(_uncover(self._covers))
+            self._transact(uncover)
         return failure
 
     def _stop(self, outbound: Sequence[AeState]) -> list[tuple[AeState, int]]:

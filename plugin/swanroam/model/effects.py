@@ -39,6 +39,8 @@ class Trigger(StrEnum):
     """The terminal's own addresses or routes changed."""
     PACKET = "packet"
     """A verified packet came from a new source (patent 303)."""
+    UPDATE = "update"
+    """The terminal said that it is back where it just was."""
     REVERT = "revert"
     """The new path was not validated in time."""
 
@@ -86,14 +88,14 @@ class GiveVerdict:
 class MoveStates:
     """Move states and policies of a tunnel in the kernel, outbound first; answered by MoveFinished or MoveRefused.
 
-    The policy that the data does not need at once is left for InformCharon, unless charon is to be told at once.
+    The policy that the data does not need at once is left for InformCharon.
     """
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
     old: Path
     new: Path
-    inform: bool = False
+    trigger: Trigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,8 @@ class TimerKind(StrEnum):
     """To try a move again that the kernel refused."""
     SETTLE = "settle"
     """To see whether charon followed a move."""
+    INFORM = "inform"
+    """To tell charon of a move that the gateway has not acknowledged."""
     FOLLOW = "follow"
     """To see whether charon has followed, while packets wait for that."""
     LINGERING = "lingering"
