@@ -41,7 +41,7 @@ in_lab() {
 lab_works_here() {
     [ "${SWANROAM_LAB:-}" != guest ] || return 1
     [ "$(id -u)" = 0 ] && command -v ip nft tc >/dev/null || return 1
-    modprobe -q -a esp4 xfrm_user sch_netem nft_queue nft_masq nft_redir veth 2>/dev/null || :
+    modprobe -q -a esp4 xfrm_user sch_netem nft_queue nft_masq nft_redir nf_conntrack_netlink veth 2>/dev/null || :
     scratch=swanroam-probe-$$
     ip netns add "$scratch" 2>/dev/null || return 1
     works=no

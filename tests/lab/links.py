@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from tests.lab.errors import LinkRefused
 from tests.lab.netns import Namespace
 
-__all__ = ["Links", "Request"]
+__all__ = ["Links", "Request", "hardware_bytes"]
 
 RTM_NEWLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEIGH = 16, 20, 21, 24, 25, 28
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x400
@@ -25,6 +25,11 @@ ARP_REQUEST, ETH_P_ARP = 1, 0x0806
 
 Request = tuple[int, int, bytes, str]
 """Message type, flags, body, words for an error message."""
+
+
+def hardware_bytes(address: str) -> bytes:
+    """The six bytes of a MAC address as `ip` writes it."""
+    return bytes.fromhex(address.replace(":", ""))
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:

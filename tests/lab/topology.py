@@ -1,8 +1,10 @@
 """The wires of the lab, as drawn in the package's docstring, and how they are laid."""
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tests.lab import nats
+from tests.lab.nats import Box, Nat
 from tests.lab.netns import Namespace, batch
 
 __all__ = ["ACCESS", "GATEWAY_LAN", "GATEWAY_WAN", "INNER_NETWORK", "INNER_POOL", "SERVER", "Access", "Topology", "lay"]
@@ -22,12 +24,18 @@ class Access:
     link: str
     network: str
     router: str
+    """The terminals' next hop: the router, or the NAT before it."""
     router_hardware: str
 
     @property
     def bridge(self) -> str:
         """The router's interface."""
         return self.link.removesuffix("0")
+
+    @property
+    def private(self) -> str:
+        """The network behind a NAT on this link, unless a story wants another."""
+        return f"192.168.{43 + [access.link for access in ACCESS].index(self.link)}"
 
     def address(self, number: int) -> str:
         """Address and length for the terminal of a number (from 1)."""
@@ -49,10 +57,8 @@ class Topology:
     """One way; the round trip takes twice that."""
     loss_percent: float = 0.0
     """Of packets, in each direction."""
-    masquerade: tuple[str, ...] = ()
-    """Access links behind a NAT of the router that chooses random ports."""
-    drop_esp: tuple[str, ...] = ()
-    """Access links on which the router drops ESP."""
+    nats: tuple[Nat, ...] = ()
+    """Access links behind a NAT; on the others terminals have the public addresses drawn in the package's docstring."""
     attacker: bool = False
     """A host of its own on the lte network, 203.0.113.66."""
     sysctl: dict[str, str] = field(default_factory=dict)
@@ -66,7 +72,35 @@ class Topology:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Names of all hosts, without prefix."""
-        return ("router", "gateway", "server", *self.terminal_names, *(("attacker",) if self.attacker else ()))
+        natted = (box.name for nat in self.nats for box in self.boxes(nat.link))
+        return ("router", "gateway", "server", *self.terminal_names, *(("attacker",) if self.attacker else ()), *natted)
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """The access networks as the terminals see them: behind a NAT the private one."""
+        return tuple(self._inside(access) for access in ACCESS)
+
+    def _inside(self, access: Access) -> Access:
+        if not (chain := self.boxes(access.link)):
+            return access
+        address, hardware = chain[0].inside.partition("/")[0], chain[0].inside_hardware
+        return replace(access, network=address.rpartition(".")[0], router=address, router_hardware=hardware)
+
+    def boxes(self, link: str) -> tuple[Box, ...]:
+        """The NATs on a link, the terminals' own first."""
+        (access,) = (access for access in ACCESS if access.link == link)
+        return tuple(
+            box
+            for nat in self.nats
+            if nat.link == link
+            for box in nats.boxes(
+                nat,
+                network=nat.network or access.private,
+                public=f"{access.network}.2/24",
+                router=access.router,
+                router_hardware=access.router_hardware,
+            )
+        )
 
 
 def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
@@ -77,12 +111,17 @@ def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
         f"link add wan0 netns {prefix}gateway type veth peer name wan netns {router}",
         f"link add lan0 netns {prefix}gateway type veth peer name eth0 netns {prefix}server",
     ]
-    ports = {access.bridge: [f"{access.bridge}-{name}" for name in topology.terminal_names] for access in ACCESS}
+    ports: dict[str, list[str]] = {}
     for access in ACCESS:
-        for name in topology.terminal_names:
-            lines.append(
-                f"link add {access.link} netns {prefix}{name} type veth peer name {access.bridge}-{name} netns {router}"
-            )
+        chain = topology.boxes(access.link)
+        # What terminals and NATs are connected to, one after the other: host, device there, key of its ports.
+        outwards = [*((box.name, "lan", box.name) for box in chain), ("router", access.bridge, access.bridge)]
+        wires = [(name, access.link, name, outwards[0]) for name in topology.terminal_names]
+        wires += [(box.name, "wan", "nat", outer) for box, outer in zip(chain, outwards[1:], strict=True)]
+        for host, interface, word, (target, device, key) in wires:
+            port = f"{device}-{word}"
+            lines.append(f"link add {interface} netns {prefix}{host} type veth peer name {port} netns {prefix}{target}")
+            ports.setdefault(key, []).append(port)
     if topology.attacker:
         lines.append(f"link add eth0 netns {prefix}attacker type veth peer name lte-attacker netns {router}")
         ports["lte"].append("lte-attacker")
@@ -101,8 +140,12 @@ def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
     spaces["router"].call(lambda: batch("tc", delays))
     # The router believes an announcement at once, as after the DHCP exchange that it stands for.
     spaces["router"].sysctl({f"ipv4/neigh/{access.bridge}/locktime": "0" for access in ACCESS})
-    if rules := _rules(topology):
-        spaces["router"].call(lambda: subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True))
+    for box in (box for nat in topology.nats for box in topology.boxes(nat.link)):
+        rules = nats.rules(box)
+        spaces[box.name].call(
+            lambda rules=rules: subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+        )  # type: ignore[misc]
+        spaces[box.name].sysctl(nats.settings(box))
     return spaces
 
 
@@ -113,13 +156,14 @@ def _settings(host: str) -> dict[str, str]:
         "ipv6/conf/all/disable_ipv6": "1",
         "ipv6/conf/default/disable_ipv6": "1",
     }
-    if host in {"router", "gateway"}:
+    natted = host.startswith(("nat-", "carrier-"))
+    if natted or host in {"router", "gateway"}:
         settings |= {
             "ipv4/ip_forward": "1",
             "ipv4/conf/all/send_redirects": "0",
             "ipv4/conf/default/send_redirects": "0",
         }
-    if host == "router":
+    if natted or host == "router":
         settings |= {"ipv4/conf/all/arp_accept": "1"}
     return settings
 
@@ -131,6 +175,8 @@ def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -
             lines.append(f"link add {access.bridge} address {access.router_hardware} type bridge forward_delay 0")
             lines += [f"link set {port} master {access.bridge} up" for port in ports[access.bridge]]
             lines += [f"link set {access.bridge} up", f"addr add {access.router}/24 dev {access.bridge}"]
+            for last in topology.boxes(access.link)[-1:]:
+                lines.append(nats.known(last.outside.partition("/")[0], last.outside_hardware, access.bridge))
         return lines
     if host == "gateway":
         return [
@@ -148,25 +194,17 @@ def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -
             f"addr add {ACCESS[1].network}.66/24 dev eth0",
             f"route add default via {ACCESS[1].router}",
         ]
+    if host not in topology.terminal_names:
+        chain = next(chain for nat in topology.nats for chain in [topology.boxes(nat.link)] if host in _names(chain))
+        position = _names(chain).index(host)
+        return nats.configuration(chain[position], ports[host], chain[max(0, position - 1) : position])
     number = topology.terminal_names.index(host) + 1
-    lines = [f"link set {access.link} up" for access in ACCESS]
+    lines = [f"link set {access.link} up" for access in topology.accesses]
     # Whoever is given an address by DHCP has talked to the router before: no ARP exchange delays the first packet.
-    lines += [
-        f"neigh replace {access.router} lladdr {access.router_hardware} dev {access.link} nud permanent"
-        for access in ACCESS
-    ]
-    first = ACCESS[0]
+    lines += [nats.known(access.router, access.router_hardware, access.link) for access in topology.accesses]
+    first = topology.accesses[0]
     return [*lines, f"addr add {first.address(number)} dev {first.link}", f"route add default via {first.router}"]
 
 
-def _rules(topology: Topology) -> str:
-    rules = ""
-    if topology.masquerade:
-        lines = "".join(
-            f'iifname "{link.removesuffix("0")}" oifname "wan" masquerade random\n' for link in topology.masquerade
-        )
-        rules += f"table ip nat {{\nchain out {{ type nat hook postrouting priority srcnat;\n{lines}}}\n}}\n"
-    if topology.drop_esp:
-        lines = "".join(f'iifname "{link.removesuffix("0")}" meta l4proto esp drop\n' for link in topology.drop_esp)
-        rules += f"table ip drops {{\nchain pass {{ type filter hook forward priority filter;\n{lines}}}\n}}\n"
-    return rules
+def _names(chain: tuple[Box, ...]) -> list[str]:
+    return [box.name for box in chain]

@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,10 +16,11 @@ from tests.lab.conditions import eventually
 from tests.lab.daemon import Swanroam
 from tests.lab.errors import NeverCame
 from tests.lab.hosts import Host
-from tests.lab.links import Request
+from tests.lab.links import Request, hardware_bytes
+from tests.lab.nats import NatOfLink
 from tests.lab.netns import Namespace, batch, sweep
 from tests.lab.streams import Stream
-from tests.lab.topology import ACCESS, SERVER, Access, Topology, lay
+from tests.lab.topology import SERVER, Access, Topology, lay
 
 __all__ = ["End", "Move", "Terminal", "World"]
 
@@ -37,6 +38,8 @@ class Move:
     """When the kernel had taken the new address and route."""
     old: str
     new: str
+    seen: str
+    """The new address as the gateway sees it: where a NAT is in the path, that of the NAT."""
 
 
 class End(Host):
@@ -56,11 +59,20 @@ class End(Host):
 class Terminal(End):
     """A host that roams between its two links."""
 
-    def __init__(self, number: int, namespace: Namespace, folder: Path, options: TunnelOptions) -> None:
+    def __init__(
+        self,
+        number: int,
+        namespace: Namespace,
+        folder: Path,
+        options: TunnelOptions,
+        accesses: tuple[Access, ...],
+        nats: Mapping[str, NatOfLink],
+    ) -> None:
         super().__init__(f"terminal{number}", namespace, folder)
         self.number = number
-        self.access: Access = ACCESS[0]
-        self.address = ACCESS[0].address(number)
+        self._accesses, self._nats = accesses, nats
+        self.access: Access = accesses[0]
+        self.address = self.access.address(number)
         self.inner = ""
         """The virtual IP, once connected."""
         self._owned = self.outer
@@ -75,9 +87,19 @@ class Terminal(End):
         return self.address.partition("/")[0]
 
     @property
+    def nat(self) -> NatOfLink | None:
+        """What is between it and the internet now."""
+        return self._nats.get(self.access.link)
+
+    @property
+    def seen(self) -> str:
+        """The address that the gateway sees."""
+        return self.nat.public if self.nat else self.outer
+
+    @property
     def other(self) -> Access:
         """The access network that it is not in."""
-        return ACCESS[1 - ACCESS.index(self.access)]
+        return self._accesses[1 - self._accesses.index(self.access)]
 
     def connect(self) -> None:
         """Initiate the tunnel."""
@@ -116,7 +138,7 @@ class Terminal(End):
         address = self.address
         down = [self.links.turn(old.link, up=False), self.links.remove_address(old.link, address)]
         move = self._change(down + self._entering(self.other, self.other.address(self.number)))
-        self.links.apply([self.links.turn(old.link, up=True), self._router_neighbour(old)])
+        self.links.apply([self.links.turn(old.link, up=True)])
         return move
 
     def leaving(self) -> list[Request]:
@@ -127,12 +149,13 @@ class Terminal(End):
         self.access, self.address, self.present = access, address, True
         return [
             self.links.add_address(access.link, address),
+            # The kernel forgets the neighbours of a link, permanent ones too, when its last address goes.
+            self._router_neighbour(access),
             self.links.default_route(access.link, access.router),
         ]
 
     def _router_neighbour(self, access: Access) -> Request:
-        hardware = bytes.fromhex(access.router_hardware.replace(":", ""))
-        return self.links.neighbour(access.link, access.router, hardware)
+        return self.links.neighbour(access.link, access.router, hardware_bytes(access.router_hardware))
 
     def _change(self, requests: list[Request]) -> Move:
         old = self._owned
@@ -142,7 +165,7 @@ class Terminal(End):
         if self.present:
             self.links.announce(self.access.link, self.outer)
         self._owned = self.outer
-        return Move(began_ns=began_ns, usable_ns=usable_ns, old=old, new=self.outer)
+        return Move(began_ns=began_ns, usable_ns=usable_ns, old=old, new=self.outer, seen=self.seen)
 
 
 class World:
@@ -180,9 +203,16 @@ class World:
         self.gateway.charon = Charon(self.gateway, self.tunnel, gateway_connection(self.tunnel))
         self.gateway.swanroam = Swanroam(self.gateway, "gateway")
         own(self.gateway)
+        self.nats: dict[str, NatOfLink] = {}
+        for nat in self.topology.nats:
+            self.nats[nat.link] = NatOfLink(self.topology.boxes(nat.link), spaces, self.folder)
+            for host in self.nats[nat.link].hosts:
+                own(host)
         self.terminals: list[Terminal] = []
+        accesses = self.topology.accesses
         for number, name in enumerate(self.topology.terminal_names, 1):
-            self.terminals.append(Terminal(number, spaces[name], self.folder / name, self.tunnel))
+            folder = self.folder / name
+            self.terminals.append(Terminal(number, spaces[name], folder, self.tunnel, accesses, self.nats))
             own(self.terminals[-1])
         self.attacker: Host | None = None
         if self.topology.attacker:
@@ -202,7 +232,8 @@ class World:
     @property
     def hosts(self) -> list[Host]:
         """All hosts."""
-        return [self.router, self.server, *self.ends, *([self.attacker] if self.attacker else [])]
+        natted = [host for nat in self.nats.values() for host in nat.hosts]
+        return [self.router, self.server, *self.ends, *([self.attacker] if self.attacker else []), *natted]
 
     @property
     def capture(self) -> Capture:
@@ -276,6 +307,16 @@ class World:
                 f"{end.name}: the capability for {terminal.inner}",
                 deadline_s=60,
             )
+
+    def rebind(self, link: str, *, new_address: bool = False) -> Move:
+        """The NAT of a link forgets its mappings; with `new_address` it gets another public address, too."""
+        nat = self.nats[link]
+        old, began_ns = nat.public, time.monotonic_ns()
+        if new_address:
+            nat.change_address(self.router, link.removesuffix("0"))
+        else:
+            nat.forget()
+        return Move(began_ns=began_ns, usable_ns=time.monotonic_ns(), old=old, new=nat.public, seen=nat.public)
 
     def uplink(self, terminal: Terminal | None = None, *, interval_ms: float = 10.0, count: int = 0) -> Stream:
         """A stream from a terminal's inner address to the server."""
