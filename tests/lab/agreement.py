@@ -1,24 +1,70 @@
-"""Whether charon, the kernel and swanroam, on both ends, say the same of a tunnel."""
+"""Whether charon, the kernel, swanroam and the wire, on both ends, say the same of a tunnel."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from tests.lab.charon import IkeSa
 from tests.lab.conditions import eventually
 from tests.lab.errors import LabError
 from tests.lab.topology import GATEWAY_WAN
 from tests.lab.world import End, Terminal, World
 
-__all__ = ["agrees", "differences"]
+__all__ = ["State", "View", "agrees", "differences", "kernel_states"]
 
-STATE = re.compile(
-    r"^src (?P<source>\S+) dst (?P<destination>\S+)\n\s*proto esp spi (?P<spi>0x[0-9a-f]+)", re.MULTILINE
-)
+NAT_T = 4500
+STATE = re.compile(r"^src (?P<source>\S+) dst (?P<destination>\S+)\n\s*proto esp spi (?P<spi>0x[0-9a-f]+)")
+ENCAP = re.compile(r"^\s*encap type espinudp sport (?P<sport>\d+) dport (?P<dport>\d+) ", re.MULTILINE)
+
+Expect = Callable[[str, object, object], None]
+"""What it is, what it is said to be, what it should be."""
 
 
-def agrees(world: World, terminal: Terminal, *, swanroam: bool = True) -> None:
-    """Wait until there are no differences; NeverCame says which remain."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """An ESP state of the kernel; the ports are of UDP encapsulation, None without it."""
+
+    source: str
+    destination: str
+    ports: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A tunnel as an end should see it."""
+
+    where: str
+    local: str
+    remote: str
+    ports: tuple[int, int] | None
+    """Local and remote port of ESP in UDP; None for plain ESP."""
+    nat: str
+    """Who is behind a NAT: "none", "local" or "remote"."""
+
+    @property
+    def inbound(self) -> State:
+        """The kernel's state for what comes in."""
+        return State(source=self.remote, destination=self.local, ports=self.ports and self.ports[::-1])
+
+    @property
+    def outbound(self) -> State:
+        """The kernel's state for what goes out."""
+        return State(source=self.local, destination=self.remote, ports=self.ports)
+
+
+def agrees(
+    world: World,
+    terminal: Terminal,
+    *,
+    swanroam: bool = True,
+    encap: bool | None = None,
+    charon: bool = True,
+    kept: str | None = None,
+) -> None:
+    """Wait until there are no differences (see `differences`); NeverCame says which remain."""
 
     def none() -> bool:
-        wrong = differences(world, terminal, swanroam=swanroam)
+        wrong = differences(world, terminal, swanroam=swanroam, encap=encap, charon=charon, kept=kept)
         if wrong:
             raise LabError("; ".join(wrong))
         return True
@@ -26,42 +72,111 @@ def agrees(world: World, terminal: Terminal, *, swanroam: bool = True) -> None:
     eventually(none, f"{terminal.name}: both ends agree", every_s=0.2)
 
 
-def kernel_states(end: End) -> dict[int, tuple[str, str]]:
-    """SPI -> (source, destination) of every ESP state, as `ip xfrm state` prints them; it prints no keys here."""
-    text = end.show("ip xfrm state list nokeys")
-    return {int(found["spi"], 16): (found["source"], found["destination"]) for found in STATE.finditer(text)}
+def kernel_states(end: End) -> dict[int, State]:
+    """SPI -> every ESP state, as `ip xfrm state` prints them; it prints no keys here."""
+    states = {}
+    for text in re.split(r"^(?=src )", end.show("ip xfrm state list nokeys"), flags=re.MULTILINE):
+        if found := STATE.match(text):
+            ports = ENCAP.search(text)
+            states[int(found["spi"], 16)] = State(
+                source=found["source"],
+                destination=found["destination"],
+                ports=(int(ports["sport"]), int(ports["dport"])) if ports else None,
+            )
+    return states
 
 
-def differences(world: World, terminal: Terminal, *, swanroam: bool = True) -> list[str]:
-    """What is not as it should be, in words; empty where all agree that the tunnel is at the terminal's address."""
+def differences(
+    world: World,
+    terminal: Terminal,
+    *,
+    swanroam: bool = True,
+    encap: bool | None = None,
+    charon: bool = True,
+    kept: str | None = None,
+) -> list[str]:
+    """What is not as it should be, in words; empty where all agree that the tunnel is where the terminal is.
+
+    `encap` is whether ESP is to be in UDP; unless told, it is where a NAT is in the path or the tunnel's options ask
+    for it. With `charon` it has followed, encapsulation and ports included. `kept` is the address that charon and the
+    kernel know the terminal by where its real one is only on the wire; swanroam must then run on the terminal alone.
+    """
     wrong: list[str] = []
 
     def expect(what: str, value: object, wanted: object) -> None:
         if value != wanted:
             wrong.append(f"{what} is {value}, not {wanted}")
 
-    outer = {"terminal": terminal.outer, "gateway": GATEWAY_WAN}
+    encapsulated = encap if encap is not None else terminal.nat is not None or world.tunnel.encap
     ours = terminal.sa
     theirs = [sa for sa in world.gateway.charon.sas() if terminal.inner in sa.inner and sa.state == "ESTABLISHED"]
     expect("number of the gateway's IKE_SAs for it", len(theirs), 1)
-    for where, end, local, remote, sa in (
-        ("terminal", terminal, outer["terminal"], outer["gateway"], ours),
-        ("gateway", world.gateway, outer["gateway"], outer["terminal"], theirs[0] if theirs else ours),
-    ):
-        expect(f"{where}: charon's local host", sa.local, local)
-        expect(f"{where}: charon's remote host", sa.remote, remote)
-        expect(f"{where}: number of CHILD_SAs", len(sa.children), 1)
-        states = kernel_states(end)
-        for child in sa.children:
-            expect(f"{where}: the kernel's inbound state", states.get(child.spi_in), (remote, local))
-            expect(f"{where}: the kernel's outbound state", states.get(child.spi_out), (local, remote))
-        if swanroam:
-            status = end.swanroam.tunnel(terminal.inner)
-            expect(f"{where}: swanroam's local address", status["local"]["address"], local)
-            expect(f"{where}: swanroam's remote address", status["remote"]["address"], remote)
-            spis = sorted((_number(child["spi_in"]), _number(child["spi_out"])) for child in status["children"])
-            expect(f"{where}: swanroam's SPIs", spis, sorted((child.spi_in, child.spi_out) for child in sa.children))
+    if not theirs:
+        return wrong
+    at_gateway = View(
+        where="gateway",
+        local=GATEWAY_WAN,
+        remote=terminal.seen,
+        ports=_gateway_ports(world, terminal, theirs[0]) if encapsulated else None,
+        nat="remote" if terminal.nat else "none",
+    )
+    at_terminal = View(
+        where="terminal",
+        local=kept or terminal.outer,
+        remote=GATEWAY_WAN,
+        ports=(NAT_T, NAT_T) if encapsulated else None,
+        nat="local" if terminal.nat else "none",
+    )
+    for end, view, sa in ((terminal, at_terminal, ours), (world.gateway, at_gateway, theirs[0])):
+        _kernel_agrees(end, view, sa, expect)
+        _charon_agrees(view, sa, expect, followed=charon)
+        if swanroam and (kept is None or end is terminal):
+            _swanroam_agrees(end, view, sa, expect, inner=terminal.inner, outer=terminal.outer if kept else view.local)
     return wrong
+
+
+def _gateway_ports(world: World, terminal: Terminal, sa: IkeSa) -> tuple[int, int]:
+    """The gateway's port and the terminal's, as it was on the wire last, or as charon has it while nothing was."""
+    if terminal.nat is None:
+        return NAT_T, NAT_T
+    # Inbound SPIs of the gateway: others may be behind the same NAT.
+    spis = {child.spi_in for child in sa.children}
+    seen = [p.ports for p in world.capture.esp_from(terminal.seen, encap=True) if p.ports and p.first in spis]
+    return NAT_T, seen[-1][0] if seen else sa.remote_port
+
+
+def _kernel_agrees(end: End, view: View, sa: IkeSa, expect: Expect) -> None:
+    expect(f"{view.where}: number of CHILD_SAs", len(sa.children), 1)
+    states = kernel_states(end)
+    for child in sa.children:
+        expect(f"{view.where}: the kernel's inbound state", states.get(child.spi_in), view.inbound)
+        expect(f"{view.where}: the kernel's outbound state", states.get(child.spi_out), view.outbound)
+
+
+def _charon_agrees(view: View, sa: IkeSa, expect: Expect, *, followed: bool) -> None:
+    expect(f"{view.where}: charon's local host", sa.local, view.local)
+    expect(f"{view.where}: charon's remote host", sa.remote, view.remote)
+    if followed:
+        expected = [view.ports is not None] * len(sa.children)
+        expect(f"{view.where}: charon's word on encapsulation", [child.encap for child in sa.children], expected)
+        expect(f"{view.where}: whether charon knows of a NAT, real or not", "any" in sa.nat, view.ports is not None)
+        if view.ports:
+            expect(f"{view.where}: charon's ports", (sa.local_port, sa.remote_port), view.ports)
+            if view.nat != "none":
+                expect(f"{view.where}: charon knows who is behind a NAT", view.nat in sa.nat, True)
+
+
+def _swanroam_agrees(end: End, view: View, sa: IkeSa, expect: Expect, *, inner: str, outer: str) -> None:
+    status = end.swanroam.tunnel(inner)
+    expect(f"{view.where}: swanroam's local address", status["local"]["address"], outer)
+    expect(f"{view.where}: swanroam's remote address", status["remote"]["address"], view.remote)
+    expect(f"{view.where}: swanroam's word on encapsulation", status["encap"], view.ports is not None)
+    if view.ports:
+        expect(f"{view.where}: swanroam's ports", (status["local"]["port"], status["remote"]["port"]), view.ports)
+        if status["capability"] == "negotiated":
+            expect(f"{view.where}: swanroam's word on NATs", status["nat"], view.nat)
+    spis = sorted((_number(child["spi_in"]), _number(child["spi_out"])) for child in status["children"])
+    expect(f"{view.where}: swanroam's SPIs", spis, sorted((child.spi_in, child.spi_out) for child in sa.children))
 
 
 def _number(spi: str | int) -> int:

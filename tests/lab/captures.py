@@ -9,7 +9,7 @@ from tests.lab.hosts import Host
 __all__ = ["Capture", "Packet"]
 
 ESP, UDP, ICMP = 50, 17, 1
-IKE_PORTS = {500, 4500}
+IKE, NAT_T = 500, 4500
 LINK = "wan"
 
 
@@ -23,20 +23,35 @@ class Packet:
     destination: str
     protocol: int
     first: int
-    """SPI of ESP, source port of UDP and TCP, type of ICMP."""
+    """SPI of ESP, also of ESP in UDP, source port of UDP and TCP, type of ICMP."""
     second: int
     """Sequence number of ESP, destination port of UDP and TCP, code of ICMP."""
+    ports: tuple[int, int] | None
+    """Source and destination of UDP around ESP, None of any other packet."""
     length: int
 
     @property
+    def encap(self) -> bool:
+        """Whether it is ESP in UDP."""
+        return self.ports is not None
+
+    @property
     def esp(self) -> bool:
-        """Whether it is ESP without encapsulation."""
-        return self.protocol == ESP
+        """Whether it is ESP, with or without UDP around it."""
+        return self.protocol == ESP or self.encap
+
+    @property
+    def keepalive(self) -> bool:
+        """Whether it is what keeps a NAT's mapping: UDP of one byte on port 4500 (RFC 3948 section 2.3)."""
+        return self._udp_on(NAT_T) and self.length == 29
 
     @property
     def ike(self) -> bool:
-        """Whether it belongs to charon: UDP from or to port 500 or 4500."""
-        return self.protocol == UDP and bool({self.first, self.second} & IKE_PORTS)
+        """Whether it belongs to charon: UDP on port 500, or on 4500 where it is neither ESP nor a keepalive."""
+        return self._udp_on(IKE) or (self._udp_on(NAT_T) and not self.keepalive)
+
+    def _udp_on(self, port: int) -> bool:
+        return self.protocol == UDP and not self.encap and port in {self.first, self.second}
 
     @property
     def icmp(self) -> bool:
@@ -53,18 +68,18 @@ class Packet:
 
 
 class Capture:
-    """All packets between router and gateway, from now on; with `only_udp` the others cost the machine nothing."""
+    """All packets between router and gateway, from now on; with `only_ike` the others cost the machine nothing."""
 
-    def __init__(self, router: Host, *, only_udp: bool = False) -> None:
+    def __init__(self, router: Host, *, only_ike: bool = False) -> None:
         self._agent = router.agent
-        self._worker = "capture-udp" if only_udp else "capture"
+        self._worker = "capture-ike" if only_ike else "capture"
         self._packets: list[Packet] = []
-        self._agent.do("capture", self._worker, interface=LINK, only_udp=only_udp)
+        self._agent.do("capture", self._worker, interface=LINK, only_ike=only_ike)
 
     def packets(self, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Packet]:
         """Packets in the order of capture."""
         for record in self._agent.do("report", self._worker, since=len(self._packets))["records"]:
-            at_ns, source, destination, protocol, first, second, length = record
+            at_ns, source, destination, protocol, first, second, ports, length = record
             self._packets.append(
                 Packet(
                     at_ns=at_ns,
@@ -73,6 +88,7 @@ class Capture:
                     protocol=protocol,
                     first=first,
                     second=second,
+                    ports=tuple(ports) if ports else None,
                     length=length,
                 )
             )
@@ -88,13 +104,22 @@ class Capture:
             if packet.ike and host in {None, packet.source, packet.destination}
         ]
 
-    def esp_from(self, address: str, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
-        """ESP packets that an outer address sent."""
-        return [packet for packet in self.packets(since_ns, until_ns) if packet.esp and packet.source == address]
+    def esp_from(
+        self, address: str, since_ns: int = 0, until_ns: int | None = None, *, encap: bool | None = None
+    ) -> list[Packet]:
+        """ESP packets that an outer address sent; only with, or only without, UDP around them where asked."""
+        return [packet for packet in self._esp(since_ns, until_ns, encap) if packet.source == address]
 
-    def esp_to(self, address: str, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
-        """ESP packets that the gateway sent to an outer address."""
-        return [packet for packet in self.packets(since_ns, until_ns) if packet.esp and packet.destination == address]
+    def esp_to(
+        self, address: str, since_ns: int = 0, until_ns: int | None = None, *, encap: bool | None = None
+    ) -> list[Packet]:
+        """ESP packets that the gateway sent to an outer address; `encap` as above."""
+        return [packet for packet in self._esp(since_ns, until_ns, encap) if packet.destination == address]
+
+    def _esp(self, since_ns: int, until_ns: int | None, encap: bool | None) -> Iterator[Packet]:
+        for packet in self.packets(since_ns, until_ns):
+            if packet.esp and encap in {None, packet.encap}:
+                yield packet
 
     def cleartext(self, since_ns: int = 0, until_ns: int | None = None) -> list[Packet]:
         """Packets that should have been in a tunnel."""

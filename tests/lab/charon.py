@@ -59,6 +59,8 @@ class ChildSa:
     spi_out: int
     reqid: int
     state: str
+    encap: bool
+    """Whether charon takes it for ESP in UDP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,10 @@ class IkeSa:
     spis: tuple[str, str]
     local: str
     remote: str
+    local_port: int
+    remote_port: int
+    nat: frozenset[str]
+    """Who charon thinks is behind a NAT: of "local", "remote", "any" and "fake" (`encap = yes`)."""
     inner: tuple[str, ...]
     """Virtual IPs: of this end on the terminal, of the other on the gateway."""
     children: tuple[ChildSa, ...]
@@ -241,6 +247,9 @@ class Charon:
                         spis=(sa["initiator-spi"], sa["responder-spi"]),
                         local=sa["local-host"],
                         remote=sa["remote-host"],
+                        local_port=int(sa["local-port"]),
+                        remote_port=int(sa["remote-port"]),
+                        nat=frozenset(who for who in ("local", "remote", "any", "fake") if f"nat-{who}" in sa),
                         inner=tuple(inner),
                         children=tuple(child for child in children if child.state == "INSTALLED"),
                     )
@@ -337,4 +346,5 @@ def _child(child: Mapping[str, str]) -> ChildSa:
         spi_out=int(child.get("spi-out", "0"), 16),
         reqid=int(child.get("reqid", "0")),
         state=child["state"],
+        encap=child.get("encap") == "yes",
     )

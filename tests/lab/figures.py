@@ -73,7 +73,7 @@ def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream
 def measure(name: str, world: World, moves: int) -> tuple[Figures, list[MovedStream]]:
     """Move many times and take medians."""
     # Only IKE: capturing each packet would take from an emulated processor what is to be measured.
-    capture = Capture(world.router, only_udp=True)
+    capture = Capture(world.router, only_ike=True)
     every = [move_once(world, world.terminal, capture) for _ in range(moves)]
     figures = Figures(
         name=name,

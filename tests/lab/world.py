@@ -174,6 +174,7 @@ class World:
     def __init__(self, topology: Topology | None = None, tunnel: TunnelOptions | None = None) -> None:
         self.topology = topology or Topology()
         self.tunnel = tunnel or TunnelOptions()
+        """How the tunnels are set up now."""
         sweep(FAMILY)
         self.prefix = f"{FAMILY}{os.getpid()}-{next(WORLDS)}"
         self.folder = STATE / self.prefix
@@ -266,6 +267,7 @@ class World:
 
         With `roams` both ends are to agree on the capability again, where they do.
         """
+        self.tunnel = tunnel
         for terminal in self.terminals:
             terminal.charon.terminate()
         self.gateway.charon.load(gateway_connection(tunnel))

@@ -12,8 +12,14 @@ SO_ATTACH_FILTER = 26
 KEEP_BYTES = 1600
 
 
+NAT_T = 4500
+
+
 def describe(packet):
-    """Facts of an IP packet: source, destination, protocol, then (SPI, sequence), (ports) or (ICMP type, code)."""
+    """Facts of an IP packet: source, destination, protocol; (SPI, sequence), (ports) or (ICMP type, code); ports.
+
+    The ports are those of UDP around ESP (RFC 3948 section 2.1), None around anything else.
+    """
     if len(packet) < 20:
         return None
     if packet[0] >> 4 == 4:
@@ -32,31 +38,49 @@ def describe(packet):
         first, second = packet[head], packet[head + 1]
     else:
         first = second = 0
-    return source, destination, protocol, first, second
+    ports = None
+    # Shorter ones are keepalives; those that begin with four zero bytes, the non-ESP marker, are IKE.
+    if protocol == socket.IPPROTO_UDP and NAT_T in (first, second) and len(packet) >= head + 16:
+        spi, sequence = struct.unpack_from("!II", packet, head + 8)
+        if spi:
+            ports, first, second = (first, second), spi, sequence
+    return source, destination, protocol, first, second, ports
 
 
-# Classic BPF, linux/filter.h: load the protocol of the IPv4 header, keep all of UDP, nothing of anything else.
-ONLY_UDP = b"".join(
+# Classic BPF, linux/filter.h. Each step: code, steps to skip if true and if false, value.
+ONLY_IKE = b"".join(
     struct.pack("HBBI", *step)
-    for step in ((0x30, 0, 0, 9), (0x15, 0, 1, socket.IPPROTO_UDP), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0))
+    for step in (
+        (0x30, 0, 0, 9),  # the protocol of the IPv4 header
+        (0x15, 0, 8, socket.IPPROTO_UDP),
+        (0xB1, 0, 0, 0),  # X is the header's length
+        (0x48, 0, 0, 0),  # source port
+        (0x15, 4, 0, 500),
+        (0x48, 0, 0, 2),  # destination port
+        (0x15, 2, 0, 500),
+        (0x40, 0, 0, 8),  # where ESP has its SPI, IKE on 4500 has zero
+        (0x15, 0, 1, 0),
+        (0x06, 0, 0, 0x40000),  # all of it
+        (0x06, 0, 0, 0),  # nothing
+    )
 )
 
 
 class Capture:
     """Records each IP packet on an interface.
 
-    Reported for each: time, source, destination, protocol, two facts as in `describe`, length.
+    Reported for each: time, source, destination, protocol, two facts and ports as in `describe`, length.
     """
 
-    def __init__(self, loop, interface, only_udp=False):
+    def __init__(self, loop, interface, only_ike=False):
         self._loop = loop
         # Cooked, so that the packet begins with its IP header whatever the interface is.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
-        if only_udp:
-            steps = ctypes.create_string_buffer(ONLY_UDP)
-            program = struct.pack("HP", len(ONLY_UDP) // 8, ctypes.addressof(steps))
+        if only_ike:
+            steps = ctypes.create_string_buffer(ONLY_IKE)
+            program = struct.pack("HP", len(ONLY_IKE) // 8, ctypes.addressof(steps))
             self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
         self._socket.bind((interface, ETH_P_ALL))
         self._records = []
