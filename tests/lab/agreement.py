@@ -10,7 +10,7 @@ from tests.lab.errors import LabError
 from tests.lab.topology import GATEWAY_WAN
 from tests.lab.world import End, Terminal, World
 
-__all__ = ["State", "View", "agrees", "differences", "kernel_states"]
+__all__ = ["USUAL", "State", "View", "Wanted", "agrees", "differences", "kernel_states"]
 
 NAT_T = 4500
 STATE = re.compile(r"^src (?P<source>\S+) dst (?P<destination>\S+)\n\s*proto esp spi (?P<spi>0x[0-9a-f]+)")
@@ -52,19 +52,28 @@ class View:
         return State(source=self.local, destination=self.remote, ports=self.ports)
 
 
-def agrees(
-    world: World,
-    terminal: Terminal,
-    *,
-    swanroam: bool = True,
-    encap: bool | None = None,
-    charon: bool = True,
-    kept: str | None = None,
-) -> None:
-    """Wait until there are no differences (see `differences`); NeverCame says which remain."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be agreed on, beyond where the terminal is."""
+
+    swanroam: tuple[str, ...] = ("terminal", "gateway")
+    """Where swanroam runs."""
+    encap: bool | None = None
+    """Whether ESP is in UDP; None for where a NAT is in the path, or the tunnel's options ask for it."""
+    charon: bool = True
+    """Whether charon has followed with encapsulation and ports, and not only with addresses."""
+    kept: str | None = None
+    """The address that charon and the kernel know the terminal by, where its real one is only on the wire."""
+
+
+USUAL = Wanted()
+
+
+def agrees(world: World, terminal: Terminal, wanted: Wanted = USUAL) -> None:
+    """Wait until there are no differences; NeverCame says which remain."""
 
     def none() -> bool:
-        wrong = differences(world, terminal, swanroam=swanroam, encap=encap, charon=charon, kept=kept)
+        wrong = differences(world, terminal, wanted)
         if wrong:
             raise LabError("; ".join(wrong))
         return True
@@ -86,52 +95,36 @@ def kernel_states(end: End) -> dict[int, State]:
     return states
 
 
-def differences(
-    world: World,
-    terminal: Terminal,
-    *,
-    swanroam: bool = True,
-    encap: bool | None = None,
-    charon: bool = True,
-    kept: str | None = None,
-) -> list[str]:
-    """What is not as it should be, in words; empty where all agree that the tunnel is where the terminal is.
-
-    `encap` is whether ESP is to be in UDP; unless told, it is where a NAT is in the path or the tunnel's options ask
-    for it. With `charon` it has followed, encapsulation and ports included. `kept` is the address that charon and the
-    kernel know the terminal by where its real one is only on the wire; swanroam must then run on the terminal alone.
-    """
+def differences(world: World, terminal: Terminal, wanted: Wanted) -> list[str]:
+    """What is not as it should be, in words; empty where all agree that the tunnel is where the terminal is."""
     wrong: list[str] = []
 
     def expect(what: str, value: object, wanted: object) -> None:
         if value != wanted:
             wrong.append(f"{what} is {value}, not {wanted}")
 
-    encapsulated = encap if encap is not None else terminal.nat is not None or world.tunnel.encap
-    ours = terminal.sa
-    theirs = [sa for sa in world.gateway.charon.sas() if terminal.inner in sa.inner and sa.state == "ESTABLISHED"]
-    expect("number of the gateway's IKE_SAs for it", len(theirs), 1)
-    if not theirs:
-        return wrong
+    encap = wanted.encap if wanted.encap is not None else terminal.nat is not None or world.tunnel.encap
+    ours, theirs = terminal.sa, world.sa(world.gateway, terminal)
     at_gateway = View(
         where="gateway",
         local=GATEWAY_WAN,
         remote=terminal.seen,
-        ports=_gateway_ports(world, terminal, theirs[0]) if encapsulated else None,
+        ports=_gateway_ports(world, terminal, theirs) if encap else None,
         nat="remote" if terminal.nat else "none",
     )
     at_terminal = View(
         where="terminal",
-        local=kept or terminal.outer,
+        local=wanted.kept or terminal.outer,
         remote=GATEWAY_WAN,
-        ports=(NAT_T, NAT_T) if encapsulated else None,
+        ports=(NAT_T, NAT_T) if encap else None,
         nat="local" if terminal.nat else "none",
     )
-    for end, view, sa in ((terminal, at_terminal, ours), (world.gateway, at_gateway, theirs[0])):
+    for end, view, sa in ((terminal, at_terminal, ours), (world.gateway, at_gateway, theirs)):
         _kernel_agrees(end, view, sa, expect)
-        _charon_agrees(view, sa, expect, followed=charon)
-        if swanroam and (kept is None or end is terminal):
-            _swanroam_agrees(end, view, sa, expect, inner=terminal.inner, outer=terminal.outer if kept else view.local)
+        _charon_agrees(view, sa, expect, followed=wanted.charon)
+        if view.where in wanted.swanroam:
+            outer = terminal.outer if end is terminal else view.local
+            _swanroam_agrees(end, view, sa, expect, inner=terminal.inner, outer=outer)
     return wrong
 
 

@@ -68,6 +68,7 @@ class IkeSa:
     """An IKE_SA as `list-sas` shows it, with the children that are installed."""
 
     name: str
+    version: int
     unique_id: int
     state: str
     spis: tuple[str, str]
@@ -80,6 +81,11 @@ class IkeSa:
     inner: tuple[str, ...]
     """Virtual IPs: of this end on the terminal, of the other on the gateway."""
     children: tuple[ChildSa, ...]
+
+    @property
+    def superseded(self) -> bool:
+        """Whether it was reauthenticated: charon keeps an IKEv1 IKE_SA for ten more seconds."""
+        return self.version == 1 and self.state == "ESTABLISHED" and not self.children
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -162,12 +168,17 @@ class Charon:
     """charon of one host. Its log grows over restarts."""
 
     def __init__(self, host: Host, options: TunnelOptions, swanctl: str) -> None:
-        self._host, self._options = host, options
+        self._host = host
         self.socket = host.folder / "charon.vici"
         self.log = host.folder / "charon.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._session: Any = None
         self.configuration = host.folder / "swanctl.conf"
+        self.configure(options, swanctl)
+
+    def configure(self, options: TunnelOptions, swanctl: str) -> None:
+        """Write both configurations; charon reads its own when it starts."""
+        host = self._host
         self.configuration.write_text(swanctl)
         more = "".join(f"  {key} = {value}\n" for key, value in options.charon.items())
         (host.folder / "strongswan.conf").write_text(f"""charon-systemd {{
@@ -242,6 +253,7 @@ class Charon:
                 found.append(
                     IkeSa(
                         name=name,
+                        version=int(sa["version"]),
                         unique_id=int(sa["uniqueid"]),
                         state=sa["state"],
                         spis=(sa["initiator-spi"], sa["responder-spi"]),
@@ -264,13 +276,13 @@ class Charon:
         """Take the tunnel down, as `swanctl --terminate --ike` does, and wait."""
         self._calls("terminate", {"ike": CONNECTION, "timeout": 60000, "loglevel": 0})
 
-    def rekey_child(self) -> None:
-        """Have every CHILD_SA rekeyed."""
-        self._call("rekey", {"child": CHILD})
+    def rekey_child(self, child: ChildSa) -> None:
+        """Have a CHILD_SA rekeyed."""
+        self._call("rekey", {"child-id": str(child.unique_id)})
 
-    def rekey_ike(self) -> None:
-        """Have every IKE_SA rekeyed."""
-        self._call("rekey", {"ike": CONNECTION})
+    def rekey_ike(self, sa: IkeSa) -> None:
+        """Have an IKE_SA rekeyed, which in IKEv1 is a reauthentication."""
+        self._call("rekey", {"ike-id": str(sa.unique_id)})
 
     def request(self, command: str, message: Mapping[str, Any] | None = None) -> Any:
         """Any vici command that answers once."""

@@ -1,11 +1,20 @@
 """Parts that several stories share."""
 
-from tests.lab.agreement import agrees
+from tests.lab.agreement import USUAL, Wanted, agrees
+from tests.lab.charon import IkeSa
 from tests.lab.conditions import eventually
 from tests.lab.topology import GATEWAY_WAN
-from tests.lab.world import Move, Terminal, World
+from tests.lab.world import End, Move, Terminal, World
 
-__all__ = ["reached_without_data", "settled", "survives_a_move"]
+__all__ = [
+    "answers_dead_peer_detection",
+    "ends",
+    "reached_without_data",
+    "rekeys_the_child",
+    "rekeys_the_ike_sa",
+    "settled",
+    "survives_a_move",
+]
 
 
 def settled(world: World, move: Move, terminal: Terminal | None = None) -> None:
@@ -46,3 +55,57 @@ def survives_a_move(world: World, terminal: Terminal | None = None) -> Move:
     assert moving.sa.identity == before
     settled(world, move, moving)
     return move
+
+
+def rekeys_the_child(world: World, end: End, wanted: Wanted = USUAL, terminal: Terminal | None = None) -> None:
+    """One end rekeys the CHILD_SA: other SPIs in the same IKE_SA, and everything agrees on them."""
+    whose = terminal or world.terminal
+    before = whose.sa
+    (child,) = world.sa(end, whose).children
+    end.charon.rekey_child(child)
+
+    def rekeyed() -> bool:
+        now = whose.sa
+        return [c.spi_in for c in now.children] != [c.spi_in for c in before.children] and len(now.children) == 1
+
+    eventually(rekeyed, f"the {end.name} rekeys the CHILD_SA")
+    assert whose.sa.spis == before.spis
+    agrees(world, whose, wanted)
+
+
+def rekeys_the_ike_sa(world: World, end: End, wanted: Wanted = USUAL, terminal: Terminal | None = None) -> None:
+    """One end rekeys the IKE_SA, the CHILD_SA stays, and everything agrees."""
+    whose = terminal or world.terminal
+    before = whose.sa
+    end.charon.rekey_ike(world.sa(end, whose))
+
+    def rekeyed() -> IkeSa:
+        now = whose.sa
+        assert now.unique_id != before.unique_id
+        return now
+
+    now = eventually(rekeyed, f"the {end.name} rekeys the IKE_SA")
+    assert [child.spi_in for child in now.children] == [child.spi_in for child in before.children]
+    agrees(world, whose, wanted)
+
+
+def answers_dead_peer_detection(world: World, since_ns: int, terminal: Terminal | None = None) -> None:
+    """Both ends are heard of on the path that the terminal is on; the tunnel's options ask for it each few seconds."""
+    whose = terminal or world.terminal
+    before = whose.sa.identity
+    for source in (whose.seen, GATEWAY_WAN):
+        eventually(
+            lambda source=source: [p for p in world.capture.ike(since_ns, host=whose.seen) if p.source == source],  # type: ignore[misc]
+            f"an IKE packet from {source}",
+        )
+    assert whose.sa.identity == before
+
+
+def ends(world: World, end: End, swanroam: tuple[str, ...] = ("terminal", "gateway")) -> None:
+    """One end terminates the only tunnel, and nothing is left of it anywhere."""
+    end.charon.terminate()
+    eventually(lambda: not world.terminal.charon.sas() and not world.gateway.charon.sas(), "both ends let go")
+    for where, one in (("terminal", world.terminal), ("gateway", world.gateway)):
+        if where in swanroam:
+            eventually(lambda one=one: one.swanroam.tunnels() == [], f"swanroam on the {where} forgets")  # type: ignore[misc]
+        assert "proto esp" not in one.show("ip xfrm state list nokeys")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.agreement import agrees
-from tests.lab.charon import IkeSa, TunnelOptions
+from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.stories import survives_a_move
+from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa, survives_a_move
 from tests.lab.world import End, World
 
 PROPOSALS = (
@@ -38,42 +38,19 @@ def side(request: pytest.FixtureRequest) -> str:
 
 def test_a_child_rekey_from_either_end_changes_the_spis_and_the_next_move_works(world: World, side: str) -> None:
     survives_a_move(world)
-    before = world.terminal.sa
-    end(world, side).charon.rekey_child()
-
-    def rekeyed() -> bool:
-        now = world.terminal.sa
-        return [c.spi_in for c in now.children] != [c.spi_in for c in before.children] and len(now.children) == 1
-
-    eventually(rekeyed, "the CHILD_SA is rekeyed")
-    assert world.terminal.sa.spis == before.spis
-    agrees(world, world.terminal)
+    rekeys_the_child(world, end(world, side))
     survives_a_move(world)
 
 
 def test_an_ike_rekey_from_either_end_changes_the_ids_and_the_next_move_works(world: World, side: str) -> None:
     survives_a_move(world)
-    before = world.terminal.sa
-    end(world, side).charon.rekey_ike()
-
-    def rekeyed() -> IkeSa:
-        now = world.terminal.sa
-        assert now.unique_id != before.unique_id
-        return now
-
-    now = eventually(rekeyed, "the IKE_SA is rekeyed")
-    assert [child.spi_in for child in now.children] == [child.spi_in for child in before.children]
-    agrees(world, world.terminal)
+    rekeys_the_ike_sa(world, end(world, side))
     survives_a_move(world)
 
 
 def test_terminate_and_a_new_tunnel(world: World, side: str) -> None:
     survives_a_move(world)
-    end(world, side).charon.terminate()
-    eventually(lambda: not world.terminal.charon.sas() and not world.gateway.charon.sas(), "both ends let go")
-    for one in world.ends:
-        eventually(lambda one=one: one.swanroam.tunnels() == [], f"swanroam on the {one.name} forgets")  # type: ignore[misc]
-        assert "proto esp" not in one.show("ip xfrm state list nokeys")
+    ends(world, end(world, side))
     world.terminal.connect()
     world.agreed(world.terminal)
     survives_a_move(world)
@@ -81,15 +58,9 @@ def test_terminate_and_a_new_tunnel(world: World, side: str) -> None:
 
 def test_dead_peer_detection_asks_from_the_new_address_and_is_answered(world: World) -> None:
     world.reconnect(TunnelOptions(dpd_delay_s=2))
-    before = world.terminal.sa.identity
     move = world.terminal.move()
-    for source in (move.new, "192.0.2.1"):
-        eventually(
-            lambda source=source: [p for p in world.capture.ike(move.usable_ns, host=move.new) if p.source == source],  # type: ignore[misc]
-            f"an IKE packet from {source}",
-        )
+    answers_dead_peer_detection(world, move.usable_ns)
     assert not world.capture.ike(move.usable_ns, host=move.old)
-    assert world.terminal.sa.identity == before
     agrees(world, world.terminal)
 
 

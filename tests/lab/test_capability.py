@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.agreement import agrees
+from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.world import World
@@ -31,7 +31,7 @@ def test_a_terminal_without_the_capability_is_not_moved_and_negotiates_as_ever(w
     status = eventually(lambda: gateway.swanroam.tunnel(terminal.inner), "the gateway knows the new tunnel")
     assert status["moves"] == 0
     assert status["capability"] in {"none", "pending"}
-    agrees(world, terminal, swanroam=False)
+    agrees(world, terminal, Wanted(swanroam=()))
 
 
 def test_a_terminal_that_is_told_to_keep_off_does_not_promise(world: World) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.agreement import agrees
+from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.world import World
 
@@ -37,7 +37,7 @@ def test_without_mobike_charon_negotiates_anew_after_a_move(world: World) -> Non
     assert world.terminal.sa.identity != before.identity
     assert capture.ike(move.began_ns)
     assert down.outcome(move.began_ns).lost
-    agrees(world, world.terminal, swanroam=False)
+    agrees(world, world.terminal, Wanted(swanroam=()))
 
 
 def test_with_mobike_charon_keeps_its_keys(world: World) -> None:
@@ -50,4 +50,4 @@ def test_with_mobike_charon_keeps_its_keys(world: World) -> None:
     assert world.terminal.sa.identity == before.identity
     assert world.capture.ike(move.began_ns)
     assert down.outcome(move.began_ns).lost
-    agrees(world, world.terminal, swanroam=False)
+    agrees(world, world.terminal, Wanted(swanroam=()))

@@ -111,7 +111,7 @@ class Terminal(End):
         """The terminal's one established IKE_SA; waits for the end of a negotiation that is going on."""
 
         def one() -> IkeSa:
-            every = self.charon.sas()
+            every = [sa for sa in self.charon.sas() if not sa.superseded]
             assert [sa.state for sa in every] == ["ESTABLISHED"], f"{self.name} has these IKE_SAs: {every}"
             assert every[0].children, f"{self.name} has no CHILD_SA: {every}"
             return every[0]
@@ -181,6 +181,7 @@ class World:
         self._cleanup = contextlib.ExitStack()
         self._capture: Capture | None = None
         self._capability: str | None = None
+        self._roams: list[End] = []
         try:
             self._build()
         except BaseException:
@@ -255,6 +256,7 @@ class World:
     def roam(self, capability: str = "negotiate", **settings: object) -> None:
         """Start swanroam on both ends and wait until every tunnel is ready to move."""
         self._capability = capability
+        self._roams = self.ends
         for end in self.ends:
             end.swanroam.start(capability=capability, wait=False, **settings)
         for end in self.ends:
@@ -262,20 +264,40 @@ class World:
         for terminal in self.terminals:
             self.agreed(terminal)
 
-    def reconnect(self, tunnel: TunnelOptions, *, roams: bool = True) -> None:
+    def leave_the_gateway_alone(self) -> None:
+        """From now on swanroam runs on the terminals only; nothing if it is so already."""
+        self._roams = list(self.terminals)
+        self.gateway.swanroam.stop()
+
+    def reconnect(self, tunnel: TunnelOptions, *, roams: bool = True, link: str | None = None) -> None:
         """Take every tunnel down and set it up again with other options; those of charon itself stay as they were.
 
-        With `roams` both ends are to agree on the capability again, where they do.
+        With `roams` both ends are to agree on the capability again, where they do. With `link` every terminal is on it.
         """
-        self.tunnel = tunnel
         for terminal in self.terminals:
-            terminal.charon.terminate()
-        self.gateway.charon.load(gateway_connection(tunnel))
+            if terminal.charon.sas():
+                terminal.charon.terminate()
+            if link not in {None, terminal.access.link}:
+                terminal.move()
+        if tunnel != self.tunnel:
+            self.tunnel = tunnel
+            self.gateway.charon.load(gateway_connection(tunnel))
+            for terminal in self.terminals:
+                terminal.charon.load(terminal_connection(terminal.number, tunnel))
         for terminal in self.terminals:
-            terminal.charon.load(terminal_connection(terminal.number, tunnel))
             terminal.connect()
             if roams and self._capability is not None:
                 self.agreed(terminal)
+
+    def restart(self, tunnel: TunnelOptions) -> None:
+        """Begin anew with other options, those of charon itself too; for worlds without swanroam."""
+        self.tunnel = tunnel
+        for end in self.ends:
+            end.charon.stop()
+        self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
+        for terminal in self.terminals:
+            terminal.charon.configure(tunnel, terminal_connection(terminal.number, tunnel))
+        self.connect()
 
     def steady(self) -> None:
         """Repair what an earlier story left broken: every tunnel is up, every swanroam that should run runs."""
@@ -286,6 +308,8 @@ class World:
         for terminal in self.terminals:
             if not terminal.present:
                 terminal.enter()
+            if not terminal.charon.sas():
+                terminal.connect()
             try:
                 _ = terminal.sa
             except NeverCame:
@@ -293,7 +317,7 @@ class World:
                 terminal.connect()
             (terminal.inner,) = terminal.sa.inner
         if self._capability is not None:
-            idle = [end for end in self.ends if not end.swanroam.running]
+            idle = [end for end in self._roams if not end.swanroam.running]
             for end in idle:
                 end.swanroam.run(wait=False)
             for end in idle:
@@ -302,13 +326,32 @@ class World:
                 self.agreed(terminal)
 
     def agreed(self, terminal: Terminal) -> None:
-        """Wait until both ends have the capability for a terminal's tunnel, negotiated or configured."""
+        """Wait until a tunnel may move: both ends have the capability, or the only one with swanroam knows it."""
+        if self.gateway not in self._roams:
+            spis = {f"{child.spi_in:08x}" for child in terminal.sa.children}
+            eventually(
+                lambda: {child["spi_in"] for child in terminal.swanroam.tunnel(terminal.inner)["children"]} == spis,
+                f"{terminal.name}: swanroam knows the tunnel",
+            )
+            return
         for end in (terminal, self.gateway):
             eventually(
                 lambda end=end: end.swanroam.tunnel(terminal.inner)["capability"] in {"negotiated", "configured"},  # type: ignore[misc]
                 f"{end.name}: the capability for {terminal.inner}",
                 deadline_s=60,
             )
+
+    def sa(self, end: End, terminal: Terminal) -> IkeSa:
+        """The IKE_SA of a terminal's tunnel, as one of its two ends has it."""
+        if end is terminal:
+            return terminal.sa
+
+        def one() -> IkeSa:
+            found = [sa for sa in end.charon.sas() if terminal.inner in sa.inner and not sa.superseded]
+            assert [sa.state for sa in found] == ["ESTABLISHED"], f"{end.name} has these for {terminal.inner}: {found}"
+            return found[0]
+
+        return eventually(one, f"{end.name} has one tunnel for {terminal.inner}", every_s=0.1)
 
     def rebind(self, link: str, *, new_address: bool = False) -> Move:
         """The NAT of a link forgets its mappings; with `new_address` it gets another public address, too."""
