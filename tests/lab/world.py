@@ -78,6 +78,8 @@ class Terminal(End):
         self._owned = self.outer
         self.present = True
         """Whether it has an outer address."""
+        self.resting = False
+        """Whether it takes no part in the story and has no tunnel."""
         self.charon = Charon(self, options, terminal_connection(number, options))
         self.swanroam = Swanroam(self, "terminal")
 
@@ -227,6 +229,11 @@ class World:
         return self.terminals[0]
 
     @property
+    def active(self) -> list[Terminal]:
+        """The terminals that take part."""
+        return [terminal for terminal in self.terminals if not terminal.resting]
+
+    @property
     def ends(self) -> list[End]:
         """Gateway and terminals."""
         return [self.gateway, *self.terminals]
@@ -269,12 +276,30 @@ class World:
         self._roams = list(self.terminals)
         self.gateway.swanroam.stop()
 
+    @contextlib.contextmanager
+    def awake(self, terminal: Terminal) -> Iterator[None]:
+        """A resting terminal takes part for a while."""
+        terminal.resting = False
+        terminal.connect()
+        if self._capability is not None:
+            self.agreed(terminal)
+        try:
+            yield
+        finally:
+            self.rest(terminal)
+
+    def rest(self, terminal: Terminal) -> None:
+        """A terminal gives up its tunnel and takes no part from now on."""
+        terminal.resting = True
+        if terminal.charon.sas():
+            terminal.charon.terminate()
+
     def reconnect(self, tunnel: TunnelOptions, *, roams: bool = True, link: str | None = None) -> None:
         """Take every tunnel down and set it up again with other options; those of charon itself stay as they were.
 
         With `roams` both ends are to agree on the capability again, where they do. With `link` every terminal is on it.
         """
-        for terminal in self.terminals:
+        for terminal in self.active:
             if terminal.charon.sas():
                 terminal.charon.terminate()
             if link not in {None, terminal.access.link}:
@@ -284,7 +309,7 @@ class World:
             self.gateway.charon.load(gateway_connection(tunnel))
             for terminal in self.terminals:
                 terminal.charon.load(terminal_connection(terminal.number, tunnel))
-        for terminal in self.terminals:
+        for terminal in self.active:
             terminal.connect()
             if roams and self._capability is not None:
                 self.agreed(terminal)
@@ -305,7 +330,7 @@ class World:
             if not end.charon.running:
                 end.charon.start()
                 end.charon.ready()
-        for terminal in self.terminals:
+        for terminal in self.active:
             if not terminal.present:
                 terminal.enter()
             if not terminal.charon.sas():
@@ -322,7 +347,7 @@ class World:
                 end.swanroam.run(wait=False)
             for end in idle:
                 end.swanroam.ready()
-            for terminal in self.terminals:
+            for terminal in self.active:
                 self.agreed(terminal)
 
     def agreed(self, terminal: Terminal) -> None:

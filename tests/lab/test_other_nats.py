@@ -1,0 +1,71 @@
+"""Both of the terminals' networks have a NAT.
+
+One has the addresses of the network behind the gateway; the other a carrier's NAT behind it, and forgets soon.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab.conditions import eventually
+from tests.lab.journeys import VARIANTS, Variant, begin
+from tests.lab.nats import Nat
+from tests.lab.topology import Topology
+from tests.lab.world import World
+
+OVERLAPPING, CARRIER = "wlan0", "lte0"
+IDLE_S = 5
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    nats = (Nat(link=OVERLAPPING, network="10.1.0"), Nat(link=CARRIER, carrier=True, idle_s=IDLE_S))
+    world = make_world(Topology(terminals=2, nats=nats), VARIANTS[0].tunnel())
+    world.connect()
+    world.roam()
+    world.rest(world.terminals[1])
+    return world
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def variant(request: pytest.FixtureRequest, world: World) -> Variant:
+    chosen: Variant = request.param
+    if chosen.alone:
+        world.leave_the_gateway_alone()
+    return chosen
+
+
+def test_another_nat(world: World, variant: Variant) -> None:
+    journey = begin(world, variant, OVERLAPPING)
+    journey.goes_on(world.terminal.move)
+    journey.goes_on(world.terminal.move)
+    journey.ends_well()
+
+
+def test_two_terminals_behind_one_nat(world: World, variant: Variant) -> None:
+    first, second = world.terminals
+    journey = begin(world, variant, OVERLAPPING)
+    with world.awake(second), world.both_ways(second) as others:
+        if second.access.link == first.access.link:
+            second.move()
+        journey.goes_on(first.move)
+        for stream in others:
+            stream.flows()
+    assert first.seen == second.seen
+    assert all(stream.outcome().lost == () for stream in others)
+
+
+def test_an_idle_tunnel_is_reached_through_a_nat_that_forgets_soon(world: World, variant: Variant) -> None:
+    journey = begin(world, variant, OVERLAPPING, dpd_delay_s=0)
+    move = journey.goes_on(world.terminal.move)
+    seen, capture = world.terminal.seen, world.capture
+
+    def nothing_but_keepalives() -> bool:
+        sent = [packet for packet in capture.packets(move.usable_ns) if packet.source == seen]
+        last_ns = max(packet.at_ns for packet in sent if not packet.keepalive)
+        kept_ns = [packet.at_ns for packet in sent if packet.keepalive and packet.at_ns > last_ns]
+        return bool(kept_ns) and kept_ns[-1] - last_ns > 1.5e9 * IDLE_S
+
+    eventually(nothing_but_keepalives, "nothing but keepalives for longer than the NAT remembers", every_s=0.5)
+    with world.downlink(count=1) as probe:
+        eventually(probe.received, "the one packet arrives")
