@@ -65,7 +65,7 @@ class ChildSa:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSa:
-    """An IKE_SA as `list-sas` shows it, with the children that are installed."""
+    """An IKE_SA as `list-sas` shows it."""
 
     name: str
     version: int
@@ -81,6 +81,8 @@ class IkeSa:
     inner: tuple[str, ...]
     """Virtual IPs: of this end on the terminal, of the other on the gateway."""
     children: tuple[ChildSa, ...]
+    replaced: tuple[ChildSa, ...]
+    """CHILD_SAs that were rekeyed and still take packets in: in IKEv1 until they expire."""
 
     @property
     def superseded(self) -> bool:
@@ -264,6 +266,7 @@ class Charon:
                         nat=frozenset(who for who in ("local", "remote", "any", "fake") if f"nat-{who}" in sa),
                         inner=tuple(inner),
                         children=tuple(child for child in children if child.state == "INSTALLED"),
+                        replaced=tuple(child for child in children if child.state == "REKEYED"),
                     )
                 )
         return tuple(sorted(found, key=lambda sa: sa.unique_id))

@@ -13,7 +13,7 @@ from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
-pytest.register_assert_rewrite("tests.lab.stories")
+pytest.register_assert_rewrite("tests.lab.stories", "tests.lab.journeys")
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "lab-logs"
