@@ -14,6 +14,8 @@
      terminal 2 ...                              |
      (198.51.100.12, 203.0.113.12)   10 ms of delay towards wan, and towards each access link: RTT 20 ms
 
+A link may be behind a NAT (`nats`), whose private addresses terminals have there.
+
 A terminal has one outer address at a time, on one of its two links, and its default route there. A move takes it away
 and gives it the address on the other link. Every host has an agent (`agent/`), which sends and receives streams and
 captures packets; charon runs on terminals and gateway, swanroam where a story starts it.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import figures
+from tests.lab import figures, nat_figures
 from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -97,6 +97,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if figures.measured:
         terminalreporter.section("figures")
         terminalreporter.write_line(figures.table(figures.measured))
+    if nat_figures.every:
+        terminalreporter.section("figures of NATs")
+        terminalreporter.write_line(nat_figures.report(ROOT / "build" / "nat-figures.json"))
 
 
 def _state(show: Callable[[str], str]) -> str:

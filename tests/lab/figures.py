@@ -11,9 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.lab.captures import Capture
-from tests.lab.world import Terminal, World
+from tests.lab.streams import Stream
+from tests.lab.world import Move, Terminal, World
 
-__all__ = ["Figures", "MovedStream", "measure", "measured", "table", "verdicts", "write"]
+__all__ = [
+    "RTT_MS",
+    "Figures",
+    "MovedStream",
+    "measure",
+    "measured",
+    "medians",
+    "moved_stream",
+    "rows",
+    "table",
+    "verdicts",
+    "write",
+]
 
 RTT_MS = 20.0
 SLACK_MS = 40.0
@@ -57,6 +70,11 @@ def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream
         move = terminal.move()
         down.flows(move.usable_ns, packets=10, deadline_s=90)
         up.flows(move.usable_ns, packets=10, deadline_s=90)
+    return moved_stream(move, up, down, capture, same_keys=terminal.sa.identity == before)
+
+
+def moved_stream(move: Move, up: Stream, down: Stream, capture: Capture, *, same_keys: bool) -> MovedStream:
+    """What became of the streams in a move, once they have ended."""
     end_ns = max(down.received()[-1].arrived_ns, up.received()[-1].arrived_ns)
     # What was sent in the last moments may be in flight; it says nothing of the move.
     went_down, went_up = down.outcome(move.began_ns), up.outcome(move.usable_ns)
@@ -66,7 +84,7 @@ def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream
         up_gap_ms=went_up.longest_gap_ms,
         up_lost=len(went_up.lost),
         ike_packets=len(capture.ike(move.began_ns, end_ns)),
-        same_keys=terminal.sa.identity == before,
+        same_keys=same_keys,
     )
 
 
@@ -75,9 +93,14 @@ def measure(name: str, world: World, moves: int) -> tuple[Figures, list[MovedStr
     # Only IKE: capturing each packet would take from an emulated processor what is to be measured.
     capture = Capture(world.router, only_ike=True)
     every = [move_once(world, world.terminal, capture) for _ in range(moves)]
-    figures = Figures(
+    return medians(name, every), every
+
+
+def medians(name: str, every: Sequence[MovedStream]) -> Figures:
+    """Medians of some moves."""
+    return Figures(
         name=name,
-        moves=moves,
+        moves=len(every),
         down_gap_ms=statistics.median(one.down_gap_ms for one in every),
         down_lost=statistics.median(one.down_lost for one in every),
         up_gap_ms=statistics.median(one.up_gap_ms for one in every),
@@ -85,11 +108,17 @@ def measure(name: str, world: World, moves: int) -> tuple[Figures, list[MovedStr
         ike_packets=statistics.median(one.ike_packets for one in every),
         renegotiations=sum(not one.same_keys for one in every),
     )
-    return figures, every
 
 
 def table(figures: Sequence[Figures]) -> str:
     """The figures, for people."""
+    return "\n".join(
+        [*rows(figures), *(f"  {text}: {'yes' if good else 'NO'}" for text, good in verdicts(figures).items())]
+    )
+
+
+def rows(figures: Sequence[Figures]) -> list[str]:
+    """Heading and a line for each."""
     title = "medians at 20 ms RTT, a packet each 10 ms both ways"
     lines = [f"{title:<56} {'gap down':>12} {'lost':>7} {'gap up':>9} {'lost':>7} {'IKE':>6} {'new keys':>9}"]
     lines += [
@@ -97,7 +126,7 @@ def table(figures: Sequence[Figures]) -> str:
         f" {one.up_gap_ms:9.1f} {one.up_lost:7.1f} {one.ike_packets:6.1f} {one.renegotiations:9d}"
         for one in figures
     ]
-    return "\n".join([*lines, *(f"  {text}: {'yes' if good else 'NO'}" for text, good in verdicts(figures).items())])
+    return lines
 
 
 def verdicts(figures: Sequence[Figures]) -> Mapping[str, bool]:

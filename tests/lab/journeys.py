@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.lab import nat_figures
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
+from tests.lab.figures import moved_stream
 from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa
 from tests.lab.streams import Stream
-from tests.lab.world import Move, World
+from tests.lab.world import Move, Terminal, World
 
-__all__ = ["KEEPALIVE_S", "VARIANTS", "Journey", "Variant", "begin"]
+__all__ = ["KEEPALIVE_S", "VARIANTS", "Journey", "Variant", "begin", "compare_with_mobike"]
 
 KEEPALIVE_S = 2
 
@@ -26,6 +28,12 @@ class Variant:
 
     def __str__(self) -> str:
         return f"{'terminal-only' if self.alone else 'both-ends'}-ikev{self.ike_version}"
+
+    @property
+    def title(self) -> str:
+        """Its name among the figures."""
+        who = "swanroam terminal only" if self.alone else nat_figures.GATEWAY_TOO
+        return f"{who}, IKEv{self.ike_version}"
 
     def tunnel(self, *, dpd_delay_s: int = 2) -> TunnelOptions:
         """A tunnel of this kind."""
@@ -43,10 +51,11 @@ VARIANTS = tuple(Variant(version, alone) for alone in (False, True) for version 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A tunnel of the first terminal, from its beginning to its end."""
+    """A terminal's tunnel from its beginning to its end."""
 
     world: World
     variant: Variant
+    terminal: Terminal
     began_at: str
     """The terminal's address when the tunnel was set up."""
 
@@ -54,58 +63,72 @@ class Journey:
         """What everyone is to say of it now."""
         if not self.variant.alone:
             return Wanted()
-        away = self.world.terminal.outer != self.began_at
+        away = self.terminal.outer != self.began_at
         return Wanted(swanroam=("terminal",), kept=self.began_at if away else None)
 
-    def goes_on(self, change: Callable[[], Move], *, same_keys: bool = False) -> Move:
-        """Change the path under streams both ways.
+    def goes_on(self, kind: str, change: Callable[[], Move], *, same_keys: bool = False) -> Move:
+        """Change the path under streams both ways; the figures of it go to those of its kind.
 
         They flow again before anyone negotiates anything. With swanroam on both ends nothing is lost from then on while
         charon follows, and upwards nothing from the moment on in which the path can be used. A gateway without it takes
         its policies and states out for a moment when it follows, and loses what comes in then.
         """
-        terminal, capture = self.world.terminal, self.world.capture
+        terminal, capture = self.terminal, self.world.capture
         before = terminal.sa
-        with self.world.both_ways() as (up, down):
+        with self.world.both_ways(terminal) as (up, down):
             move = change()
             flowing_ns = max(_flows(stream, move.usable_ns) for stream in (up, down))
             agrees(self.world, terminal, self.wanted())
             for stream in (up, down):
                 stream.flows()
+        kept_keys = terminal.sa.identity == before.identity
+        figures = moved_stream(move, up, down, capture, same_keys=kept_keys)
+        nat_figures.every.setdefault(kind, {}).setdefault(self.variant.title, []).append(figures)
         assert not capture.ike(move.began_ns, flowing_ns)
         assert not capture.cleartext(move.began_ns)
         assert terminal.sa.inner == before.inner
         if same_keys or self.variant.alone:
-            assert terminal.sa.identity == before.identity
+            assert kept_keys
         if not self.variant.alone:
             assert up.outcome(move.usable_ns).lost == ()
             assert down.outcome(flowing_ns).lost == ()
         return move
 
     def ends_well(self) -> None:
-        """All that strongSwan does with a tunnel works, from both ends, and nothing is left of it in the end."""
+        """All that strongSwan does with the only tunnel works, from both ends, and nothing is left of it in the end."""
         world, wanted = self.world, self.wanted()
-        for end in (world.terminal, world.gateway):
+        for end in (self.terminal, world.gateway):
             rekeys_the_child(world, end, wanted)
             rekeys_the_ike_sa(world, end, wanted)
         with world.both_ways():
             pass
         answers_dead_peer_detection(world, time.monotonic_ns())
-        ends(world, world.terminal, wanted.swanroam)
+        ends(world, self.terminal, wanted.swanroam)
         if wanted.kept:
             eventually(lambda: not self.leftovers(), f"{wanted.kept} is nowhere on the terminal")
 
     def leftovers(self) -> str:
         """What there is of the first address on a terminal that is elsewhere: lines of addresses and of nftables."""
-        terminal = self.world.terminal
+        terminal = self.terminal
         lines = (terminal.show("ip -oneline address") + terminal.show("nft list ruleset")).splitlines()
         return "\n".join(line for line in lines if self.began_at in line)
 
 
 def begin(world: World, variant: Variant, link: str, *, dpd_delay_s: int = 2) -> Journey:
-    """Set a tunnel up while the terminal is on a link."""
+    """Set the first terminal's tunnel up while it is on a link."""
     world.reconnect(variant.tunnel(dpd_delay_s=dpd_delay_s), link=link)
-    return Journey(world, variant, world.terminal.outer)
+    return Journey(world, variant, world.terminal, world.terminal.outer)
+
+
+def compare_with_mobike(world: World, kind: str, change: Callable[[], Move]) -> None:
+    """The figures of strongSwan without any help: MOBIKE, or what it does where the terminal notices nothing."""
+    with world.both_ways() as (up, down):
+        move = change()
+        for stream in (up, down):
+            stream.flows(move.usable_ns, packets=10, deadline_s=90)
+    figures = moved_stream(move, up, down, world.capture, same_keys=True)
+    nat_figures.every.setdefault(kind, {}).setdefault(nat_figures.MOBIKE, []).append(figures)
+    agrees(world, world.terminal, Wanted(swanroam=()))
 
 
 def _flows(stream: Stream, since_ns: int) -> int:

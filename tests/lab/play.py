@@ -1,7 +1,11 @@
 """Bring a world up and keep it until killed: `python -m tests.lab.play [--terminals N] [--mobike] [--swanroam] ...`.
 
 Prints how to enter each host. Every line on standard input is a command: `move [N]`, `leave [N]`, `enter [N]`, `sas`,
-`streams` (an uplink and a downlink over a move), `logs` (of swanroam), `quit`.
+`streams` (an uplink and a downlink over a move), `rebind LINK` and `renumber LINK` (a NAT forgets, or gets another
+public address), `logs` (of swanroam), `quit`.
+
+`--nat LINK[,OPTION...]` puts a NAT on wlan0 or lte0, with the options network=THREE-BYTES, idle=SECONDS, carrier, esp
+(lets ESP without UDP pass): `--nat lte0 --nat wlan0,network=10.1.0,carrier`.
 """
 
 import argparse
@@ -10,6 +14,7 @@ import sys
 import time
 
 from tests.lab.charon import TunnelOptions
+from tests.lab.nats import Nat
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -18,6 +23,9 @@ def main() -> None:
     """Play."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--terminals", type=int, default=1)
+    parser.add_argument("--nat", action="append", type=nat, default=[], metavar="LINK[,OPTION...]")
+    parser.add_argument("--encap", action="store_true", help="ESP in UDP without a NAT, too")
+    parser.add_argument("--ike", type=int, choices=(1, 2), default=2)
     parser.add_argument("--mobike", action="store_true")
     parser.add_argument("--roam-events", action="store_true")
     parser.add_argument("--esp", default="aes128gcm16")
@@ -26,9 +34,15 @@ def main() -> None:
     parser.add_argument("--no-connect", action="store_true")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    tunnel = TunnelOptions(mobike=chosen.mobike, roam_events=chosen.roam_events, esp_proposal=chosen.esp)
+    tunnel = TunnelOptions(
+        mobike=chosen.mobike,
+        roam_events=chosen.roam_events,
+        esp_proposal=chosen.esp,
+        ike_version=chosen.ike,
+        encap=chosen.encap,
+    )
     began_s = time.monotonic()
-    with World(Topology(terminals=chosen.terminals), tunnel) as world:
+    with World(Topology(terminals=chosen.terminals, nats=tuple(chosen.nat)), tunnel) as world:
         print(f"namespaces are there after {time.monotonic() - began_s:.1f} s", flush=True)
         if not chosen.no_connect:
             world.connect()
@@ -41,8 +55,25 @@ def main() -> None:
             words = line.split()
             if words == ["quit"]:
                 break
-            if words:
+            if words[:1] in (["rebind"], ["renumber"]):
+                print(world.rebind(words[1], new_address=words[0] == "renumber"), flush=True)
+            elif words:
                 obey(world, *words)
+
+
+def nat(text: str) -> Nat:
+    """A NAT as it is written on the command line."""
+    link, *words = text.split(",")
+    options = dict(word.partition("=")[::2] for word in words)
+    if unknown := options.keys() - {"network", "idle", "carrier", "esp"}:
+        raise argparse.ArgumentTypeError(f"no such option of a NAT: {', '.join(unknown)}")
+    return Nat(
+        link=link,
+        network=options.get("network", ""),
+        idle_s=int(options["idle"]) if "idle" in options else None,
+        carrier="carrier" in options,
+        drop_esp="esp" not in options,
+    )
 
 
 def obey(world: World, word: str, number: str = "1") -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.journeys import VARIANTS, Variant, begin
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike
+from tests.lab.nat_figures import CHANGES
 from tests.lab.nats import Nat
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -37,27 +39,30 @@ def variant(request: pytest.FixtureRequest, world: World) -> Variant:
 
 def test_another_nat(world: World, variant: Variant) -> None:
     journey = begin(world, variant, OVERLAPPING)
-    journey.goes_on(world.terminal.move)
-    journey.goes_on(world.terminal.move)
+    journey.goes_on(CHANGES, world.terminal.move)
+    journey.goes_on(CHANGES, world.terminal.move)
     journey.ends_well()
 
 
 def test_two_terminals_behind_one_nat(world: World, variant: Variant) -> None:
     first, second = world.terminals
     journey = begin(world, variant, OVERLAPPING)
-    with world.awake(second), world.both_ways(second) as others:
-        if second.access.link == first.access.link:
-            second.move()
-        journey.goes_on(first.move)
-        for stream in others:
-            stream.flows()
+    if second.access.link != OVERLAPPING:
+        second.move()
+    with world.awake(second):
+        other = Journey(world, variant, second, second.outer)
+        other.goes_on(CHANGES, second.move)
+        with world.both_ways(second) as still:
+            journey.goes_on(CHANGES, first.move)
+            for stream in still:
+                stream.flows()
     assert first.seen == second.seen
-    assert all(stream.outcome().lost == () for stream in others)
+    assert all(stream.outcome().lost == () for stream in still)
 
 
 def test_an_idle_tunnel_is_reached_through_a_nat_that_forgets_soon(world: World, variant: Variant) -> None:
     journey = begin(world, variant, OVERLAPPING, dpd_delay_s=0)
-    move = journey.goes_on(world.terminal.move)
+    move = journey.goes_on(CHANGES, world.terminal.move)
     seen, capture = world.terminal.seen, world.capture
 
     def nothing_but_keepalives() -> bool:
@@ -69,3 +74,10 @@ def test_an_idle_tunnel_is_reached_through_a_nat_that_forgets_soon(world: World,
     eventually(nothing_but_keepalives, "nothing but keepalives for longer than the NAT remembers", every_s=0.5)
     with world.downlink(count=1) as probe:
         eventually(probe.received, "the one packet arrives")
+
+
+# The last: it stops swanroam.
+def test_mobike_for_comparison(world: World) -> None:
+    world.begin_without_swanroam(TunnelOptions(mobike=True, roam_events=True))
+    for _ in range(4):
+        compare_with_mobike(world, CHANGES, world.terminal.move)

@@ -257,7 +257,7 @@ class World:
             end.charon.start()
         for end in self.ends:
             end.charon.ready()
-        for terminal in self.terminals:
+        for terminal in self.active:
             terminal.connect()
 
     def roam(self, capability: str = "negotiate", **settings: object) -> None:
@@ -314,10 +314,11 @@ class World:
             if roams and self._capability is not None:
                 self.agreed(terminal)
 
-    def restart(self, tunnel: TunnelOptions) -> None:
-        """Begin anew with other options, those of charon itself too; for worlds without swanroam."""
-        self.tunnel = tunnel
+    def begin_without_swanroam(self, tunnel: TunnelOptions) -> None:
+        """From now on there is only strongSwan, begun anew with other options, those of charon itself too."""
+        self.tunnel, self._capability, self._roams = tunnel, None, []
         for end in self.ends:
+            end.swanroam.stop()
             end.charon.stop()
         self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
         for terminal in self.terminals:
