@@ -213,7 +213,7 @@ class Daemon:
             if (
                 isinstance(packet, HeldEsp)
                 and packet.packet.spi in watch.spis
-                and packet.packet.source in watch.sources
+                and packet.packet.origin in watch.sources
             ):
                 self._queue.verdict(packet.packet_id, accept=True)
             else:

@@ -120,6 +120,7 @@ class Performer:
                 source=packet.source,
                 destination=packet.destination,
                 spi=packet.spi,
+                port=packet.port,
             )
         )
 

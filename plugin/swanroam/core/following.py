@@ -14,7 +14,7 @@ from swanroam.core import gateway
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import Effect, GiveVerdict, InformCharon, ListIkeSas, StartTimer, StopTimer, Watch
 from swanroam.model.events import TimerId, TimerKind
-from swanroam.model.path import Path
+from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import TunnelKey
 
 __all__ = ["DEADLINE_S", "LOOK_S", "Following"]
@@ -22,6 +22,12 @@ __all__ = ["DEADLINE_S", "LOOK_S", "Following"]
 LOOK_S: Final = 0.03
 """How often charon is asked whether it has followed."""
 DEADLINE_S: Final = 0.6
+
+
+def _nobody(origin: Origin) -> IPAddress:
+    """An address that no packet comes from, of the same family."""
+    address = origin.address if isinstance(origin, Endpoint) else origin
+    return type(address)(0)
 
 
 class Following:
@@ -54,7 +60,7 @@ class Following:
     def held(self, effect: Effect) -> Effect:
         """The effect; where it would let packets of a tunnel pass that are to wait, with these held."""
         if isinstance(effect, Watch) and effect.key in self and effect.sources:
-            return replace(effect, sources=tuple(type(source)(0) for source in effect.sources[:1]), leaving=())
+            return replace(effect, sources=tuple(map(_nobody, effect.sources[:1])), leaving=())
         return effect
 
     def park(self, key: TunnelKey, packet_id: int) -> None:

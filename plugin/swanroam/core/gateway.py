@@ -68,14 +68,14 @@ Step = tuple[Tunnel, tuple[Effect, ...]]
 
 def watch(tunnel: Tunnel) -> Watch:
     """What the packet filter has to know of the tunnel now."""
-    sources = (tunnel.path.remote.address,) if tunnel.guarded else ()
+    sources = (tunnel.path.origin,) if tunnel.guarded else ()
     leaving = tunnel.leaving if tunnel.guarded else ()
     return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving)
 
 
 def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
     """A packet from an unknown source: verify it if it could move the tunnel at all."""
-    if event.source == tunnel.path.remote.address or event.source in tunnel.leaving:
+    if event.origin == tunnel.path.origin or event.origin in tunnel.leaving:
         # It queued up behind the packet that moved the tunnel.
         return tunnel, (GiveVerdict(packet_id=event.packet_id),)
     if reason := refuse_source(tunnel, event.source, event.at_s):
@@ -85,7 +85,7 @@ def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
 
 def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified) -> Step:
     """Follow the terminal to where this packet came from, or leave the packet to the kernel."""
-    if held.source == tunnel.path.remote.address or held.source in tunnel.leaving:
+    if held.origin == tunnel.path.origin or held.origin in tunnel.leaving:
         # Another packet moved the tunnel while this one was verified.
         return tunnel, (GiveVerdict(packet_id=held.packet_id),)
     if reason := judge(tunnel, held.spi, held.source, event):
@@ -102,9 +102,7 @@ def on_move_finished(
     trigger, packet_id = flight.trigger, flight.packet_id
     validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
     last_validated = validated or event.old
-    tunnel = replace(
-        tunnel.moved(event.at_s, event.new, trigger, event.duration_s), leaving=(event.old.remote.address,)
-    )
+    tunnel = replace(tunnel.moved(event.at_s, event.new, trigger, event.duration_s), leaving=(event.old.origin,))
     effects: list[Effect] = [] if packet_id is None else [GiveVerdict(packet_id=packet_id)]
     effects.append(watch(tunnel))
     if trigger is Trigger.UPDATE and (addresses := message_addresses(tunnel, port)):

@@ -265,7 +265,7 @@ class Core:
                 PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=f"SPI {event.spi:08x}"),
             )
         self._flights.held[event.packet_id] = event
-        if tunnel.key in self._following and event.source == tunnel.path.remote.address:
+        if tunnel.key in self._following and event.origin == tunnel.path.origin:
             self._following.park(tunnel.key, event.packet_id)
             return ()
         return self._apply(gateway.on_held(tunnel, event))

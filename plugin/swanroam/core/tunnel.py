@@ -15,7 +15,7 @@ from typing import Final
 
 from swanroam.model.effects import Trigger
 from swanroam.model.events import Reason
-from swanroam.model.path import IPAddress, Path
+from swanroam.model.path import IPAddress, Origin, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, TunnelKey
 
 __all__ = ["TRANSITIONS", "LastMove", "Phase", "Signal", "Tunnel", "advance", "inner_addresses"]
@@ -106,7 +106,7 @@ class Tunnel:
     """Gateway: the path to return to."""
     distrusted: tuple[tuple[IPAddress, float], ...] = ()
     """Gateway: sources that did not answer a challenge, each with the time until which it may not move the tunnel."""
-    leaving: tuple[IPAddress, ...] = ()
+    leaving: tuple[Origin, ...] = ()
     """Gateway: the previous source, from which late packets may come."""
     untold: bool = False
     """Terminal: charon does not know of the last move yet."""

@@ -5,15 +5,25 @@ from collections.abc import Iterator
 from typing import Final
 
 from swanroam.model.effects import Watch
-from swanroam.model.path import IPAddress
+from swanroam.model.path import Endpoint, IPAddress, Origin
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.nftables import Element, ElementChange, set_key
 
 __all__ = ["WantedElements"]
 
-LEAVING: Final = frozenset(("leaving", "leaving6"))
+LEAVING: Final = frozenset(("leaving", "leaving6", "leaving_udp", "leaving_udp6"))
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
-ORDER: Final = ("leaving", "leaving6", "known", "known6", "bound", "bound6", "roaming")
+ORDER: Final = (
+    *sorted(LEAVING),
+    "known",
+    "known6",
+    "known_udp",
+    "known_udp6",
+    "bound",
+    "bound6",
+    "roaming",
+    "roaming_udp",
+)
 
 
 class WantedElements:
@@ -47,10 +57,11 @@ class WantedElements:
             if not self._holds:
                 continue
             yield Element("roaming", set_key(spi))
+            yield Element("roaming_udp", set_key(spi))
             for source in watch.sources:
-                yield _element("known", source, source, spi)
+                yield _origin("known", source, spi)
             for source in watch.leaving:
-                yield _element("leaving", source, source, spi)
+                yield _origin("leaving", source, spi)
 
     def _replace(self, key: TunnelKey, wanted: frozenset[Element]) -> list[ElementChange]:
         had = self._watched.pop(key, frozenset())
@@ -72,8 +83,14 @@ class WantedElements:
         return ElementChange(element, add=True, timeout_ms=self._leaving_ms if element.set_name in LEAVING else None)
 
 
-def _element(name: str, address: IPAddress, *fields: IPAddress | int) -> Element:
+def _element(name: str, address: IPAddress, *fields: Origin | int) -> Element:
     return Element(name if address.version == 4 else f"{name}6", set_key(*fields))
+
+
+def _origin(name: str, origin: Origin, spi: int) -> Element:
+    if isinstance(origin, Endpoint):
+        return _element(f"{name}_udp", origin.address, origin, spi)
+    return _element(name, origin, origin, spi)
 
 
 def _order(change: ElementChange) -> tuple[bool, int]:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from swanroam.model.events import Reason, TimerId
 from swanroam.model.messages import Message
-from swanroam.model.path import IPAddress, Path
+from swanroam.model.path import IPAddress, Origin, Path
 from swanroam.model.tunnel import Capability, ChildSa, TunnelKey
 
 __all__ = [
@@ -54,9 +54,9 @@ class Watch:
     """Inner addresses of the terminal: in-tunnel messages are taken from (gateway) or to (terminal) these only."""
     spis: tuple[int, ...]
     """Inbound SPIs."""
-    sources: tuple[IPAddress, ...] = ()
+    sources: tuple[Origin, ...] = ()
     """Outer sources that may send on these SPIs without being held; empty on the terminal, where nothing is held."""
-    leaving: tuple[IPAddress, ...] = ()
+    leaving: tuple[Origin, ...] = ()
     """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from swanroam.model.messages import Message
-from swanroam.model.path import IPAddress, Path, Repository
+from swanroam.model.path import Endpoint, IPAddress, Origin, Path, Repository
 from swanroam.model.tunnel import IkeSa, TunnelKey
 
 __all__ = [
@@ -121,6 +121,13 @@ class PacketHeld:
     source: IPAddress
     destination: IPAddress
     spi: int
+    port: int | None = None
+    """UDP source port of an encapsulated packet (RFC 3948)."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the packet came from."""
+        return self.source if self.port is None else Endpoint(self.source, self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ __all__ = [
     "IPAddress",
     "IPNetwork",
     "LocalAddress",
+    "Origin",
     "Path",
     "Repository",
     "Route",
@@ -30,6 +31,10 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
+Origin = IPAddress | Endpoint
+"""Where ESP comes from: an address; with encapsulation in UDP an address and a port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """The outer addresses and ports that a tunnel uses now, and whether its ESP is encapsulated in UDP (RFC 3948)."""
@@ -39,7 +44,14 @@ class Path:
     encap: bool = False
 
     def __str__(self) -> str:
-        return f"{self.local.address}...{self.remote.address}{' in UDP' if self.encap else ''}"
+        if self.encap:
+            return f"{self.local}...{self.remote} in UDP"
+        return f"{self.local.address}...{self.remote.address}"
+
+    @property
+    def origin(self) -> Origin:
+        """Where ESP on this path comes from, as this end sees it."""
+        return self.remote if self.encap else self.remote.address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

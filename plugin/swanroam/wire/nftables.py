@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from swanroam.errors import WireError
-from swanroam.model.path import IPAddress
+from swanroam.model.path import Endpoint, Origin
 from swanroam.wire.netlink import Flag, NetlinkMessage, attribute, pack_message, unpack_attributes
 
 __all__ = [
@@ -110,9 +110,20 @@ class Transaction:
     last: int
 
 
-def set_key(*fields: IPAddress | int) -> bytes:
-    """The key of an element: addresses, and SPIs as 32-bit numbers. Fields fill whole 4-byte registers, unpadded."""
-    return b"".join(struct.pack("!I", field) if isinstance(field, int) else field.packed for field in fields)
+def set_key(*fields: Origin | int) -> bytes:
+    """The key of an element: addresses, endpoints, and SPIs as 32-bit numbers.
+
+    Each field of a concatenation fills whole 4-byte registers; a port is followed by two bytes of zero.
+    """
+    return b"".join(map(_pack_field, fields))
+
+
+def _pack_field(field: Origin | int) -> bytes:
+    if isinstance(field, int):
+        return struct.pack("!I", field)
+    if isinstance(field, Endpoint):
+        return field.address.packed + struct.pack("!H2x", field.port)
+    return field.packed
 
 
 def table_query(table: str) -> bytes:

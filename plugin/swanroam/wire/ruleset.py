@@ -5,7 +5,8 @@
     leaving   outer source . SPI       the same, for sources that a tunnel has just left; the kernel forgets them
     roaming   SPI                      other ESP of these SPIs is held for the daemon
     bound     SPI . inner address      in-tunnel messages that the daemon may read
-    (known6, leaving6, bound6: the same for IPv6)
+    (known6, leaving6, bound6: the same for IPv6; known_udp, leaving_udp, roaming_udp and so on: for ESP in UDP, where
+    the outer source is an address and a port)
 
 The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
 unknown source, and in-tunnel messages, reach the daemon.
@@ -16,7 +17,7 @@ from typing import Final
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
-__all__ = ["CLEARTEXT", "COUNTERS", "DUMMIES", "STRANGERS", "messages_queue", "ruleset"]
+__all__ = ["CLEARTEXT", "COUNTERS", "DUMMIES", "NATT_PORT", "STRANGERS", "messages_queue", "ruleset"]
 
 STRANGERS: Final = "strangers"
 """Counts messages whose inner address is not bound to the SPI that they came by."""
@@ -26,6 +27,9 @@ CLEARTEXT: Final = "cleartext"
 """Counts messages and dummies that would have left this machine outside of a tunnel."""
 COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT)
 
+NATT_PORT: Final = 4500
+"""Where ESP in UDP arrives (RFC 3948 section 2.1)."""
+
 # Before connection tracking (-200), so that what is consumed here leaves no trace there.
 PRIORITY: Final = "raw"
 
@@ -34,13 +38,25 @@ HELD: Final = """
   set known6 {{ typeof ip6 saddr . esp spi; }}
   set leaving {{ typeof ip saddr . esp spi; flags timeout; }}
   set leaving6 {{ typeof ip6 saddr . esp spi; flags timeout; }}
+  set known_udp {{ typeof ip saddr . udp sport . @th,64,32; }}
+  set known_udp6 {{ typeof ip6 saddr . udp sport . @th,64,32; }}
+  set leaving_udp {{ typeof ip saddr . udp sport . @th,64,32; flags timeout; }}
+  set leaving_udp6 {{ typeof ip6 saddr . udp sport . @th,64,32; flags timeout; }}
   set roaming {{ typeof esp spi; }}
+  set roaming_udp {{ typeof @th,64,32; }}
   chain held {{
     ip saddr . esp spi @known accept
     ip6 saddr . esp spi @known6 accept
     ip saddr . esp spi @leaving accept
     ip6 saddr . esp spi @leaving6 accept
     esp spi @roaming queue flags bypass to {queue}
+  }}
+  chain held_udp {{
+    ip saddr . udp sport . @th,64,32 @known_udp accept
+    ip6 saddr . udp sport . @th,64,32 @known_udp6 accept
+    ip saddr . udp sport . @th,64,32 @leaving_udp accept
+    ip6 saddr . udp sport . @th,64,32 @leaving_udp6 accept
+    @th,64,32 @roaming_udp queue flags bypass to {queue}
   }}"""
 
 # Messages carry the same port twice, so that other traffic to that port is left alone. They are taken before the
@@ -69,7 +85,7 @@ table inet {table} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
-    meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
+    {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain sent {{
     meta oifkind {{ "xfrm", "vti", "vti6" }} notrack accept
@@ -107,6 +123,8 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         inner="saddr" if gateway else "daddr",
         held=HELD.format(queue=queue) if gateway else "",
         jump_held="esp : jump held, " if gateway else "",
+        # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
+        held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
         strangers=STRANGERS,
         dummies=DUMMIES,
         cleartext=CLEARTEXT,

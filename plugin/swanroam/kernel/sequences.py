@@ -1,0 +1,116 @@
+"""Sequence numbers of outbound states, over a moment in which the state must not send.
+
+The kernel clones a state before it deletes the old one, and another CPU may send with the old one meanwhile: the clone
+would use these sequence numbers again, and with them the nonces of AES-GCM. So the old state is first brought to the
+end of its numbers, where the kernel sends nothing (RFC 4303 section 3.3.3) and a sender gets EOVERFLOW; whatever takes
+its place goes on with the number after the last that was used.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from swanroam.errors import WireError
+from swanroam.kernel.transactions import REPLACE, Answer, Request, Transactions
+from swanroam.model.path import IPAddress
+from swanroam.wire.xfrm.aevents import AeState, pack_sent
+from swanroam.wire.xfrm.states import SaId
+from swanroam.wire.xfrm.structs import Msg
+
+__all__ = ["Sequences", "Stopped"]
+
+BLOCKED: Final = 0xFFFF_FFFF
+"""A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
+HEALED: Final = 1024
+"""Added to the packets a state has sent, where the sequence number that they had is not known any more."""
+SHAPES_MAX: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An outbound state that sends nothing, and the last sequence number that it did send."""
+
+    ae: AeState
+    sent: int
+
+    def go(self, *places: IPAddress) -> list[Request]:
+        """Let it send again, wherever it is by now among the destinations given."""
+        return [
+            Request("go on", Msg.NEWAE, pack_sent(self.ae, self.sent, place), REPLACE)
+            for place in dict.fromkeys(places)
+        ]
+
+
+class Sequences:
+    """Reads, stops and mends sequence numbers. Methods raise KernelRefused."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        # What a state counts with (32 bits, or a ring of some size) never changes, and stopping it needs to know.
+        self._shapes: dict[int, AeState] = {}
+        self.ignored = 0
+        """Messages that were not understood."""
+
+    def read(self, ids: Iterable[SaId]) -> list[AeState]:
+        """The sequence numbers and counters of those of these states that exist."""
+        answers = self._transactions.transact([_read(ident) for ident in dict.fromkeys(ids)])
+        return [ae for answer in answers if (ae := self._report(answer))]
+
+    def stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
+        """Make those of these states that exist send nothing; and what there is of those `beside`, in the same call."""
+        if any(ident.spi not in self._shapes for ident in ids):
+            self.read(ids)
+        known = [(ident, self._shapes[ident.spi]) for ident in dict.fromkeys(ids) if ident.spi in self._shapes]
+        requests = [_read(ident) for ident in beside]
+        for ident, shape in known:
+            requests += [_read(ident), Request("stop", Msg.NEWAE, _stopped(shape, ident), REPLACE), _read(ident)]
+        answers = self._transactions.transact(requests)
+        stopped = []
+        for number in range(len(beside), len(answers), 3):
+            before, stop, after = answers[number : number + 3]
+            was, now = self._report(before), self._report(after)
+            if stop.code == 0 and was and now and was.current and now.current:
+                # Both are counted under one lock, a number for each packet.
+                stopped.append(Stopped(was, last_sent(was) + now.current.packets - was.current.packets))
+        return stopped, [ae for answer in answers[: len(beside)] if (ae := self._report(answer))]
+
+    def recover(self, ids: Iterable[SaId]) -> int:
+        """Let states send again that a killed process left silent; how many. One system call where there is none."""
+        silent = [Stopped(ae, last_sent(ae)) for ae in self.read(ids) if last_sent(ae) != ae.sent]
+        self._transactions.transact([request for one in silent for request in one.go(one.ae.id.destination)])
+        return len(silent)
+
+    def guess(self, ids: Iterable[SaId]) -> list[Request]:
+        """What lets states go on where nobody knows what became of a request that stopped them."""
+        shapes = [(ident, self._shapes[ident.spi]) for ident in ids if ident.spi in self._shapes]
+        return [go for ident, ae in shapes for go in Stopped(ae, last_sent(ae) + HEALED).go(ident.destination)]
+
+    def _report(self, answer: Answer) -> AeState | None:
+        for message in answer.messages:
+            try:
+                ae = AeState.unpack(message.payload)
+            except WireError:
+                self.ignored += 1
+                continue
+            if len(self._shapes) >= SHAPES_MAX:
+                self._shapes.clear()
+            self._shapes[ae.id.spi] = ae
+            return ae
+        return None
+
+
+def last_sent(ae: AeState) -> int:
+    """The last sequence number sent; a cautious guess for a state that was left silent."""
+    packets = ae.current.packets if ae.current else BLOCKED
+    if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
+        return packets + HEALED
+    return ae.sent
+
+
+def _read(ident: SaId) -> Request:
+    return Request("sequence", Msg.GETAE, AeState(id=ident).pack())
+
+
+def _stopped(shape: AeState, ident: SaId) -> bytes:
+    # In the longer form a state has numbers of 64 bits, or such of 32 where the upper half is not looked at.
+    return pack_sent(shape, BLOCKED << 32 | BLOCKED if shape.esn_replay else BLOCKED, ident.destination)
