@@ -112,10 +112,20 @@ class FakeKernel(Refusing, Bell):
         self.note("move", old, new)
         self.where |= {child.spi_in: new for child in children}
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
         """Tell charon."""
         del children
-        self.note("inform", old, new)
+        self.note("inform", old, new, *(("silent",) if silent else ()))
+
+    def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
+        """Have states be as the path says."""
+        self.note("align", old, path)
+        self.where |= {child.spi_in: path for child in children}
+
+    def remind(self, children: Sequence[ChildSa], path: Path) -> None:
+        """Have the next packet reported."""
+        del children
+        self.note("remind", path)
 
 
 class FakeFilter(Refusing, Bell):

@@ -647,7 +647,8 @@ def test_a_state_that_a_killed_daemon_left_silent_is_recovered(tunnel: Tunnel) -
     assert tunnel.terminal.recover(tunnel.children, path(OLD, GATE)) == 1
 
     assert ping(3) == 3
-    assert 6 < state(tunnel.terminal, GATE, UP).sent < 3000
+    # Nobody knows how far it was, only that half of the numbers were not used: charon may have reset the counters.
+    assert state(tunnel.terminal, GATE, UP).sent == (1 << 31) + 3
     assert tunnel.terminal.recover(tunnel.children, path(OLD, GATE)) == 0
 
 

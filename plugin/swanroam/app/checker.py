@@ -100,6 +100,14 @@ class Table:
         self.complain(key, f"is {describe(value)}; accepted: an integer, {low} to {high}")
         return default
 
+    def flag(self, key: str, default: bool | None) -> bool | None:
+        """True or false."""
+        value = self._take(key)
+        if value is None or isinstance(value, bool):
+            return default if value is None else value
+        self.complain(key, f"is {describe(value)}; accepted: true, false")
+        return default
+
     def text(self, key: str, default: str) -> str:
         """A string."""
         value = self._take(key)

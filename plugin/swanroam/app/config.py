@@ -12,6 +12,7 @@ preference = { "eth*" = 20, "wlan*" = 10 }         terminal: by interface patter
 [tunnels.NAME]                                     a swanctl connection, or "*" for what is not said of a name
 capability = "negotiate" | "configured" | "off"    "negotiate" by default
 path_validation = "after" | "off"                  "after" by default
+mobike = true | false                              what swanctl.conf says; told apart by itself but behind a NAT
 
 [hooks]
 disable = ["NAME", ...]                            implementations that are not loaded
@@ -213,9 +214,12 @@ def _tunnels(tunnels: Table) -> Mapping[str, TunnelSettings]:
         table = tunnels.table(name)
         agreement = table.word("capability", Agreement, common.agreement)
         validation = table.word("path_validation", PathValidation, validation) or validation
+        mobike = table.flag("mobike", common.mobike)
         table.finish()
         found[name] = TunnelSettings(
-            agreement=agreement or common.agreement, path_validation=validation is PathValidation.AFTER
+            agreement=agreement or common.agreement,
+            path_validation=validation is PathValidation.AFTER,
+            mobike=mobike,
         )
     return MappingProxyType(found)
 

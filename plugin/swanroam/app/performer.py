@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from swanroam.app.ports import Charon, Decisions, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
 from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
+    AlignStates,
     CapabilityChanged,
     Effect,
     Forget,
@@ -25,7 +26,9 @@ from swanroam.model.effects import (
     MoveStates,
     PacketRejected,
     Persist,
+    Reauthenticate,
     Reestablish,
+    RemindCharon,
     SendDummy,
     SendMessage,
     StartTimer,
@@ -167,7 +170,11 @@ class Performer:
             case MoveStates():
                 self._events.append(self._move(effect))
             case InformCharon():
-                self.world.kernel.inform(effect.children, effect.old, effect.new)
+                self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.new.encap)
+            case RemindCharon(children=children, path=path):
+                self.world.kernel.remind(children, path)
+            case AlignStates(children=children, old=old, path=path):
+                self.world.kernel.align(children, old, path)
             case Watch():
                 self._watch(effect)
             case Unwatch(key=key):
@@ -184,6 +191,8 @@ class Performer:
                 self._stop(timer)
             case Reestablish():
                 self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
+            case Reauthenticate():
+                self.world.spawn(f"reauthenticate {effect.key}", self._reauthenticate(effect))
             case ListIkeSas():
                 self.world.relist()
             case Persist(key=key):
@@ -252,6 +261,15 @@ class Performer:
             for unique_id in effect.unique_ids:
                 await self._terminate(unique_id)
             await self.world.charon.initiate(effect.child, effect.connection)
+        except CharonError as error:
+            log.warning("%s: building it anew failed: %s", effect.key, error)
+
+    async def _reauthenticate(self, effect: Reauthenticate) -> None:
+        log.info("%s: asking charon to build it anew, for a NAT that came or went", effect.key)
+        try:
+            await self.world.charon.rekey_ike(effect.unique_id, reauth=True)
+            for child_id in effect.child_ids:
+                await self.world.charon.rekey_child(child_id)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
 

@@ -31,8 +31,14 @@ class Kernel(Protocol):
     def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move states and all policies but those of `inform`."""
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
-        """Move the policies left, so that charon hears of it."""
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
+        """Move the policies left, so that charon hears of it; with `silent` nothing is sent until `align`."""
+
+    def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
+        """Have states that are at `old` be just as the path says, and send."""
+
+    def remind(self, children: Sequence[ChildSa], path: Path) -> None:
+        """Have the kernel report the next packet's source to charon."""
 
 
 class Verifier(Protocol):
@@ -84,6 +90,12 @@ class Charon(Protocol):
 
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """End an IKE_SA without waiting for the other end."""
+
+    async def rekey_ike(self, ike_id: int, *, reauth: bool = False) -> None:
+        """Rekey an IKE_SA, or build it anew."""
+
+    async def rekey_child(self, child_id: int) -> None:
+        """Rekey a CHILD_SA."""
 
     async def initiate(self, child: str, ike: str) -> None:
         """Build a CHILD_SA, with its IKE_SA."""

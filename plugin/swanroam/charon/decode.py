@@ -171,6 +171,7 @@ def _ike_sa(name: str, section: _Section) -> IkeSa:
         remote_vips=section.addresses("remote-vips"),
         nat_local=section.flag("nat-local"),
         nat_remote=section.flag("nat-remote"),
+        nat_fake=section.flag("nat-fake"),
     )
 
 

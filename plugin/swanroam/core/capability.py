@@ -43,14 +43,13 @@ HELLO_DELAYS_S: Final = {
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
-def unserved(sa: IkeSa) -> str | None:
+def unserved(sa: IkeSa, settings: Settings) -> str | None:
     """Why swanroam leaves tunnels of this kind alone; None when it serves them."""
-    if sa.mobike:
+    mobike = settings.mobike(sa)
+    if mobike:
         return "charon moves it with MOBIKE"
-    if sa.version != 2:
-        return "IKEv1 is not served yet"
-    if sa.nat_local or sa.nat_remote or any(child.encap for child in sa.children):
-        return "ESP in UDP is not served yet"
+    if mobike is None:
+        return "behind a NAT charon may move it with MOBIKE, and does not tell: say mobike = false where it does not"
     if any(child.encryption == "AES_CTR" for child in sa.children):
         # A clone of such a state has no generator of initialization vectors (xfrm_state.c, xfrm_state_clone: geniv).
         return "the kernel cannot move AES-CTR with a separate integrity algorithm"
@@ -64,7 +63,7 @@ def initial(sa: IkeSa, settings: Settings) -> tuple[Capability, str]:
     agreement = settings.of(sa.name).agreement
     if agreement is Agreement.OFF:
         return Capability.NONE, "off by configuration"
-    if reason := unserved(sa):
+    if reason := unserved(sa, settings):
         return Capability.NONE, reason
     if agreement is Agreement.CONFIGURED:
         return Capability.CONFIGURED, "by configuration"
@@ -128,7 +127,7 @@ def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:
     No HELLO of the gateway reaches a terminal that has moved, so this has to do. The UPDATE itself is not acknowledged:
     the next one is, when the packet that carries it has moved the tunnel. None where the agreement is not wanted.
     """
-    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or unserved(tunnel.sas[0]):
+    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or unserved(tunnel.sas[0], settings):
         return None
     return _changed(tunnel, Capability.NEGOTIATED, "UPDATE")
 
@@ -138,7 +137,7 @@ def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None
         return Refusal.VERSION
     if hello.critical & ~int(OWN_FEATURES):
         return Refusal.FEATURE
-    if settings.of(tunnel.key.name).agreement is Agreement.OFF or unserved(tunnel.sas[0]):
+    if settings.of(tunnel.key.name).agreement is Agreement.OFF or unserved(tunnel.sas[0], settings):
         return Refusal.POLICY
     return None
 

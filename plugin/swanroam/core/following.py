@@ -1,21 +1,35 @@
-"""Uplink packets wait while the gateway's charon follows a move.
+"""What goes on while charon follows a move.
 
-charon removes the inbound state and adds it again with the replay window it had (kernel_netlink_ipsec.c, update_sa: its
-destination did not change, so charon finds it). A packet that comes in between finds no state and is lost. So the
-packet filter holds what comes on the tunnel's SPIs from before charon is told until it has followed, which is a matter
-of milliseconds, and not for longer than DEADLINE_S.
+Gateway: charon removes the inbound state and adds it again with the replay window it had (kernel_netlink_ipsec.c,
+update_sa: its destination did not change, so charon finds it). A packet that comes in between finds no state and is
+lost. So the packet filter holds what comes on the tunnel's SPIs from before charon is told until it has followed, which
+is a matter of milliseconds, and not for longer than DEADLINE_S. Where charon is to hear from the kernel of a new source
+(RemindCharon) one packet is let through for that.
+
+Terminal: charon does the same with the outbound state. On a path in UDP it would take the encapsulation away, or give
+it other ports; the state sends nothing meanwhile, and is set right when charon is done.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from swanroam.core import gateway
+from swanroam.core import watching
 from swanroam.core.tunnel import Tunnel
-from swanroam.model.effects import Effect, GiveVerdict, InformCharon, ListIkeSas, StartTimer, StopTimer, Watch
+from swanroam.model.effects import (
+    AlignStates,
+    Effect,
+    GiveVerdict,
+    InformCharon,
+    ListIkeSas,
+    RemindCharon,
+    StartTimer,
+    StopTimer,
+    Watch,
+)
 from swanroam.model.events import TimerId, TimerKind
-from swanroam.model.path import Endpoint, IPAddress, Origin, Path
-from swanroam.model.tunnel import TunnelKey
+from swanroam.model.path import Endpoint, IPAddress, Origin
+from swanroam.model.tunnel import Role, TunnelKey
 
 __all__ = ["DEADLINE_S", "LOOK_S", "Following"]
 
@@ -24,38 +38,44 @@ LOOK_S: Final = 0.03
 DEADLINE_S: Final = 0.6
 
 
-def _nobody(origin: Origin) -> IPAddress:
-    """An address that no packet comes from, of the same family."""
-    address = origin.address if isinstance(origin, Endpoint) else origin
-    return type(address)(0)
+@dataclass(slots=True)
+class _Wait:
+    """For a charon that follows."""
+
+    looks: int
+    reminding: bool
+    """The next packet that comes is to be reported by the kernel."""
+    packets: list[int] = field(default_factory=list)
 
 
 class Following:
     """The tunnels whose charon is following, each with the packets that wait for that, in their order."""
 
     def __init__(self) -> None:
-        self._packets: dict[TunnelKey, list[int]] = {}
-        self._looks: dict[TunnelKey, int] = {}
+        self._waits: dict[TunnelKey, _Wait] = {}
 
     def __contains__(self, key: TunnelKey) -> bool:
-        """Whether packets of this tunnel wait."""
-        return key in self._packets
+        """Whether this tunnel's charon is following, and something waits for it."""
+        return key in self._waits
+
+    def __len__(self) -> int:
+        return len(self._waits)
 
     def begin(self, tunnel: Tunnel, effects: Iterable[Effect]) -> tuple[Effect, ...]:
-        """These effects; where they tell charon of a move of a guarded tunnel, with its packets held from then on."""
+        """These effects; where they tell charon of a move, with all that is to be done around that."""
         done: list[Effect] = []
         for effect in effects:
-            if isinstance(effect, InformCharon) and tunnel.guarded:
-                self._packets.setdefault(tunnel.key, [])
-                self._looks[tunnel.key] = round(DEADLINE_S / LOOK_S)
+            waits = tunnel.guarded or (tunnel.role is Role.TERMINAL and tunnel.path.encap)
+            if isinstance(effect, InformCharon | RemindCharon) and waits:
+                before = self._waits.get(tunnel.key)
+                self._waits[tunnel.key] = _Wait(
+                    round(DEADLINE_S / LOOK_S), isinstance(effect, RemindCharon), before.packets if before else []
+                )
                 timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.FOLLOW), delay_s=LOOK_S)
-                done += [self.held(gateway.watch(tunnel)), effect, timer]
+                done += [self.held(watching.watch(tunnel)), effect, timer] if tunnel.guarded else [effect, timer]
             else:
                 done.append(effect)
         return tuple(done)
-
-    def __len__(self) -> int:
-        return len(self._packets)
 
     def held(self, effect: Effect) -> Effect:
         """The effect; where it would let packets of a tunnel pass that are to wait, with these held."""
@@ -63,40 +83,52 @@ class Following:
             return replace(effect, sources=tuple(map(_nobody, effect.sources[:1])), leaving=())
         return effect
 
-    def park(self, key: TunnelKey, packet_id: int) -> None:
-        """Have a packet wait."""
-        self._packets[key].append(packet_id)
+    def park(self, key: TunnelKey, packet_id: int) -> tuple[Effect, ...]:
+        """Have a packet wait, unless the kernel is to report it."""
+        wait = self._waits[key]
+        if wait.reminding:
+            wait.reminding = False
+            return (GiveVerdict(packet_id=packet_id),)
+        wait.packets.append(packet_id)
+        return ()
 
     def look(self, timer: TimerId, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Ask charon where it is, or stop waiting for it."""
-        if timer.key not in self._packets:
+        wait = self._waits.get(timer.key)
+        if wait is None:
             return ()
-        self._looks[timer.key] -= 1
-        if self._looks[timer.key] <= 0:
+        wait.looks -= 1
+        if wait.looks <= 0:
             return self.end(tunnel)
         return (ListIkeSas(), StartTimer(timer=timer, delay_s=LOOK_S))
 
-    def listed(self, tunnel: Tunnel, believed: Path) -> tuple[Effect, ...]:
-        """Take note of where charon believes the tunnel to be."""
-        here, there = tunnel.path, believed
-        if tunnel.key not in self or (here.local.address, here.remote.address) != (
-            there.local.address,
-            there.remote.address,
-        ):
-            return ()
-        return self.end(tunnel)
+    def listed(self, tunnel: Tunnel, *, followed: bool) -> tuple[Effect, ...]:
+        """Take note of whether charon has the tunnel where the kernel has it."""
+        return self.end(tunnel) if followed and tunnel.key in self else ()
 
     def end(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Nothing waits any longer; new packets pass unseen again."""
         if tunnel.key not in self:
             return ()
-        return (*self.abandon(tunnel.key), gateway.watch(tunnel))
+        verdicts = self.abandon(tunnel.key)
+        if tunnel.role is Role.GATEWAY:
+            return (*verdicts, watching.watch(tunnel))
+        return (
+            *verdicts,
+            AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.path),
+            watching.watch(tunnel),
+        )
 
     def abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """Nothing waits any longer, for a tunnel that is no more."""
-        packets = self._packets.pop(key, None)
-        if packets is None:
+        wait = self._waits.pop(key, None)
+        if wait is None:
             return ()
-        del self._looks[key]
-        verdicts = tuple(GiveVerdict(packet_id=packet_id) for packet_id in packets)
+        verdicts = tuple(GiveVerdict(packet_id=packet_id) for packet_id in wait.packets)
         return (*verdicts, StopTimer(TimerId(key, TimerKind.FOLLOW)))
+
+
+def _nobody(origin: Origin) -> IPAddress:
+    """An address that no packet comes from, of the same family."""
+    address = origin.address if isinstance(origin, Endpoint) else origin
+    return type(address)(0)

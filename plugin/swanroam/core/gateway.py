@@ -8,14 +8,15 @@ Without an answer the tunnel returns to the last path that was validated, and th
 from dataclasses import replace
 from typing import Final
 
+from swanroam.core import encapsulation, natd
 from swanroam.core.flights import Flight
 from swanroam.core.guard import judge, refuse_source
 from swanroam.core.inner import message_addresses
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
+from swanroam.core.watching import inform, watch
 from swanroam.model.effects import (
     Effect,
     GiveVerdict,
-    InformCharon,
     MoveStates,
     PacketRejected,
     Persist,
@@ -25,7 +26,6 @@ from swanroam.model.effects import (
     Trigger,
     TunnelMoved,
     VerifyPacket,
-    Watch,
 )
 from swanroam.model.events import (
     MoveFinished,
@@ -52,7 +52,6 @@ __all__ = [
     "on_update",
     "on_validation_timer",
     "on_verified",
-    "watch",
 ]
 
 CHALLENGE_DELAYS_S: Final = (0.25, 0.5, 1.0, 1.25)
@@ -66,16 +65,9 @@ SETTLE_S: Final = 1.0
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
-def watch(tunnel: Tunnel) -> Watch:
-    """What the packet filter has to know of the tunnel now."""
-    sources = (tunnel.path.origin,) if tunnel.guarded else ()
-    leaving = tunnel.leaving if tunnel.guarded else ()
-    return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving)
-
-
 def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
     """A packet from an unknown source: verify it if it could move the tunnel at all."""
-    if event.origin == tunnel.path.origin or event.origin in tunnel.leaving:
+    if event.origin in (*tunnel.origins, *tunnel.leaving):
         # It queued up behind the packet that moved the tunnel.
         return tunnel, (GiveVerdict(packet_id=event.packet_id),)
     if reason := refuse_source(tunnel, event.source, event.at_s):
@@ -85,12 +77,15 @@ def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
 
 def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified) -> Step:
     """Follow the terminal to where this packet came from, or leave the packet to the kernel."""
-    if held.origin == tunnel.path.origin or held.origin in tunnel.leaving:
+    if held.origin in (*tunnel.origins, *tunnel.leaving):
         # Another packet moved the tunnel while this one was verified.
         return tunnel, (GiveVerdict(packet_id=held.packet_id),)
     if reason := judge(tunnel, held.spi, held.source, event):
         return _refuse(tunnel, held.packet_id, held.source, reason)
-    new = Path(local=tunnel.path.local, remote=Endpoint(held.source, tunnel.path.remote.port))
+    own = tunnel.path.local.address
+    new = encapsulation.plain(own, held.source)
+    if held.port is not None:
+        new = Path(Endpoint(own, encapsulation.NATT_PORT), Endpoint(held.source, held.port), encap=True)
     tunnel = replace(tunnel, highest={**tunnel.highest, held.spi: event.sequence})
     return tunnel, (_move(tunnel, new, Trigger.PACKET),)
 
@@ -107,8 +102,7 @@ def on_move_finished(
     effects.append(watch(tunnel))
     if trigger is Trigger.UPDATE and (addresses := message_addresses(tunnel, port)):
         source, destination = addresses
-        ack = UpdateAck(sequence=tunnel.update_sequence, observed=tunnel.path.remote)
-        effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=ack))
+        effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=_ack(tunnel)))
     if trigger is Trigger.REVERT:
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
         effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
@@ -118,7 +112,7 @@ def on_move_finished(
         effects.extend(challenge)
     else:
         tunnel = replace(tunnel, validated_path=event.new)
-        effects.append(InformCharon(key=tunnel.key, children=tunnel.children, old=event.old, new=event.new))
+        effects += inform(tunnel, event.old)
     effects += [
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=trigger, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.LEAVING), delay_s=LEAVING_S),
@@ -142,22 +136,19 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress) -
     """Acknowledge with the address that the packets came from. What the terminal claims only tells of a NAT."""
     if update.sequence < tunnel.update_sequence:
         return tunnel, ()
-    if update.claimed.address in tunnel.leaving:
+    back = _left(tunnel, update.claimed)
+    if back is not None:
         # It is back where it just came from. Packets from there are let through unseen, so none of them can move the
         # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
         # path, where the terminal itself says that it has left it.
         tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
-        return tunnel, (
-            _move(
-                tunnel,
-                replace(tunnel.path, remote=Endpoint(update.claimed.address, tunnel.path.remote.port)),
-                Trigger.UPDATE,
-            ),
-        )
-    translated = update.claimed.address != tunnel.path.remote.address
-    tunnel = replace(tunnel, update_sequence=update.sequence, nat=Nat.REMOTE if translated else Nat.NONE)
-    ack = UpdateAck(sequence=update.sequence, observed=tunnel.path.remote)
-    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack),)
+        return tunnel, (_move(tunnel, back, Trigger.UPDATE),)
+    if update.natd is not None:
+        nat = natd.judge(tunnel.sas, update.natd, tunnel.path.local, tunnel.path.remote)
+    else:
+        nat = Nat.REMOTE if update.claimed.address != tunnel.path.remote.address else Nat.NONE
+    tunnel = replace(tunnel, update_sequence=update.sequence, nat=nat)
+    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=_ack(tunnel)),)
 
 
 def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
@@ -173,7 +164,7 @@ def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
     tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0)
     return tunnel, (
         StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
-        InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=new),
+        *inform(tunnel, old),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),
     )
@@ -202,6 +193,22 @@ def on_leaving_timer(tunnel: Tunnel) -> Step:
     """Packets from the previous source are held again."""
     tunnel = replace(tunnel, leaving=())
     return tunnel, (watch(tunnel),)
+
+
+def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
+    """The path at this address that the tunnel has just left, if it has."""
+    own = tunnel.path.local.address
+    for origin in tunnel.leaving:
+        if origin == claimed.address:
+            return encapsulation.plain(own, claimed.address)
+        if origin == claimed:
+            return Path(Endpoint(own, encapsulation.NATT_PORT), claimed, encap=True)
+    return None
+
+
+def _ack(tunnel: Tunnel) -> UpdateAck:
+    discovery = natd.payloads(tunnel.sas[0], tunnel.path.local, tunnel.path.remote)
+    return UpdateAck(sequence=tunnel.update_sequence, observed=tunnel.path.remote, natd=discovery)
 
 
 def _move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:

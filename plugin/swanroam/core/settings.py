@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swanroam.model.tunnel import Role
+from swanroam.model.tunnel import IkeSa, Role
 
 __all__ = ["Agreement", "Settings", "TunnelSettings"]
 
@@ -27,6 +27,8 @@ class TunnelSettings:
     agreement: Agreement = Agreement.NEGOTIATE
     path_validation: bool = True
     """Gateway: challenge the terminal on its new path, and return to the old one if it does not answer."""
+    mobike: bool | None = None
+    """Whether charon moves the tunnels of this connection with MOBIKE; None: as far as can be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,16 @@ class Settings:
     role: Role
     tunnels: Mapping[str, TunnelSettings] = field(default_factory=dict)
     """By connection name; "*" stands for all that are not named."""
+    learned: dict[str, bool] = field(default_factory=dict, compare=False)
+    """Whether a connection had MOBIKE when last that could be told."""
 
     def of(self, connection: str) -> TunnelSettings:
         """The settings for a connection: by its name, by "*", or the default."""
         return self.tunnels.get(connection) or self.tunnels.get("*") or TunnelSettings()
+
+    def mobike(self, sa: IkeSa) -> bool | None:
+        """Whether charon moves an IKE_SA itself: as configured, as it tells, or as it was; None where nobody knows."""
+        if sa.mobike is not None:
+            self.learned[sa.name] = sa.mobike
+        configured = self.of(sa.name).mobike
+        return configured if configured is not None else self.learned.get(sa.name)

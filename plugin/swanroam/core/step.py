@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import capability, gateway, terminal
+from swanroam.core import capability, gateway, terminal, watching
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.recovery import Recovery
@@ -17,11 +17,11 @@ from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
+    AlignStates,
     CapabilityChanged,
     Effect,
     Forget,
     GiveVerdict,
-    InformCharon,
     ListIkeSas,
     PacketRejected,
     Persist,
@@ -47,7 +47,7 @@ from swanroam.model.events import (
 )
 from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
 from swanroam.model.path import Path, Repository
-from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Role, TunnelKey
+from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
 __all__ = ["Core"]
 
@@ -113,7 +113,7 @@ class Core:
 
     def reconfigure(self, settings: Settings) -> tuple[Effect, ...]:
         """Take new settings: tunnels whose agreement changed begin anew, the others do not notice."""
-        old, self.settings = self.settings, settings
+        old, self.settings = self.settings, replace(settings, learned=self.settings.learned)
         effects: list[Effect] = []
         for tunnel in self.table:
             if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
@@ -157,7 +157,7 @@ class Core:
         if not left:
             return self._end(tunnel)
         tunnel = replace(tunnel, sas=left)
-        return self._apply((tunnel, (gateway.watch(tunnel),))) if tunnel.spis else self._end(tunnel)
+        return self._apply((tunnel, (watching.watch(tunnel),))) if tunnel.spis else self._end(tunnel)
 
     def _refresh(
         self, key: TunnelKey, sas: tuple[IkeSa, ...], paths: dict[int, Path], event: IkeSasListed
@@ -169,37 +169,40 @@ class Core:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
             gone = self.table.get(key)
             return self._end(gone) if gone else ()
-        kernel_path = next((paths[spi] for spi in fresh.spis if spi in paths), None)
         known = self.table.get(key)
+        at = {spi: paths[spi] for spi in fresh.spis if spi in paths}
+        # While one CHILD_SA takes over from another they may be at different places.
+        kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
         if known is None or not _same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
-                began = replace(fresh, path=kernel_path or fresh.path)
+                began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
                 effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
-                if event.complete and not _same_addresses(began.path, sas[0].path):
+                if event.complete and not self._followed(began):
                     # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
-                    told = InformCharon(key=key, children=began.children, old=sas[0].path, new=began.path)
-                    effects += self._following.begin(began, (told,))
+                    effects += self._following.begin(began, watching.inform(began, sas[0].path))
                 return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
+        tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         effects = [Persist(key)]
-        if event.complete and kernel_path and settled and not _same_addresses(kernel_path, sas[0].path):
-            told = InformCharon(key=key, children=tunnel.children, old=sas[0].path, new=kernel_path)
-            effects += () if tunnel.guarded else (gateway.watch(tunnel),)
-            effects += self._following.begin(tunnel, (told,))
+        behind = watching.inform(tunnel, sas[0].path) if not self._followed(tunnel) else ()
+        if event.complete and kernel_path and settled and behind:
+            effects += () if tunnel.guarded else (watching.watch(tunnel),)
+            effects += self._following.begin(tunnel, behind)
         else:
-            waited = self._following.listed(tunnel, sas[0].path)
+            waited = self._following.listed(tunnel, followed=self._followed(tunnel))
             self._flights.note(waited)
-            effects += waited or (gateway.watch(tunnel),)
+            effects += waited or (watching.watch(tunnel),)
+        effects += strays
         if tunnel.lingering:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
         if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
@@ -213,6 +216,27 @@ class Core:
         effects += self._consider(key)
         return tuple(effects)
 
+    def _followed(self, tunnel: Tunnel) -> bool:
+        """Whether charon has the tunnel where the kernel has it."""
+        here, there = tunnel.path, tunnel.sas[0].path
+        # A terminal's charon is told of a move with the ports of IKE, whatever those of ESP in UDP are.
+        ports = tunnel.role is Role.GATEWAY and here.encap and there.encap
+        return here.addresses == there.addresses and (not ports or here.remote == there.remote)
+
+    def _gather(self, tunnel: Tunnel, at: Mapping[int, Path]) -> Step:
+        """CHILD_SAs that are not where the tunnel is; those that charon put elsewhere as it knows of no NAT follow."""
+        strays = [child for child in tunnel.children if at.get(child.spi_in, tunnel.path) != tunnel.path]
+        if not strays:
+            return replace(tunnel, also=()), ()
+        lost = [child for child in strays if tunnel.path.encap and tunnel.nat.found and not child.encap]
+        also = {at[child.spi_in].origin: None for child in strays if child not in lost}
+        tunnel = replace(tunnel, also=tuple(also))
+        if not lost or tunnel.key in self._flights or tunnel.key in self._following:
+            return tunnel, ()
+        return tunnel, tuple(
+            AlignStates(key=tunnel.key, children=(child,), old=at[child.spi_in], path=tunnel.path) for child in lost
+        )
+
     def _recall(self, fresh: Tunnel) -> Tunnel | None:
         """What the store knows of this very tunnel, if it is the same one: it has an inbound SPI in common."""
         remembered, spis = self._remembered.pop(fresh.key, (None, frozenset[int]()))
@@ -221,14 +245,15 @@ class Core:
         agreed, _detail = capability.initial(fresh.sas[0], self.settings)
         if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
             agreed = Capability.NEGOTIATED
-        return replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY)
+        nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
+        return replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY, nat=nat)
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
         agreed, detail = capability.initial(tunnel.sas[0], self.settings)
         tunnel = replace(tunnel, capability=agreed)
         self.table.put(tunnel)
-        effects: list[Effect] = [gateway.watch(tunnel), Persist(tunnel.key)]
+        effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]
         if agreed is not Capability.PENDING:
             effects.append(CapabilityChanged(key=tunnel.key, capability=agreed, detail=detail))
         return (*effects, *self._greet(tunnel), *self._consider(tunnel.key))
@@ -266,8 +291,9 @@ class Core:
             )
         self._flights.held[event.packet_id] = event
         if tunnel.key in self._following and event.origin == tunnel.path.origin:
-            self._following.park(tunnel.key, event.packet_id)
-            return ()
+            parked = self._following.park(tunnel.key, event.packet_id)
+            self._flights.note(parked)
+            return parked
         return self._apply(gateway.on_held(tunnel, event))
 
     def _on_verified(self, event: PacketVerified) -> tuple[Effect, ...]:
@@ -287,7 +313,7 @@ class Core:
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
         if self.settings.role is Role.TERMINAL:
-            moved = self._apply(terminal.on_move_finished(tunnel, event, self._port))
+            moved = self._apply(terminal.on_move_finished(tunnel, event, flight.trigger, self._port))
             return (*moved, *self._consider(event.key))
         validate = self.settings.of(tunnel.key.name).path_validation
         step = gateway.on_move_finished(tunnel, event, flight, self._nonce(), self._port, validate=validate)
@@ -302,7 +328,7 @@ class Core:
             return look
         if self.settings.role is Role.TERMINAL:
             self._refused.add(event.key)
-            return (*self._apply(terminal.on_move_refused(tunnel, event)), *look)
+            return (*self._apply(terminal.on_move_refused(tunnel, event, flight.trigger, self._port)), *look)
         stays = self._apply(gateway.on_move_refused(tunnel, event, flight))
         return (*stays, *self._judge(flight.waiting), *look)
 
@@ -334,7 +360,7 @@ class Core:
         effects = self._apply(step)
         now = self.table.get(tunnel.key)
         if now is not None and now.capability is not before:
-            return (gateway.watch(now), *effects, *self._consider(now.key))
+            return (watching.watch(now), *effects, *self._consider(now.key))
         return effects
 
     def _answer(self, tunnel: Tunnel, event: MessageReceived) -> Step | None:
@@ -386,6 +412,8 @@ class Core:
                 return self._consider(tunnel.key)
             case TimerKind.INFORM:
                 return self._apply(terminal.inform(tunnel))
+            case TimerKind.HEAL:
+                return self._apply(terminal.on_heal_timer(tunnel))
             case TimerKind.SETTLE | TimerKind.LINGERING:
                 return (ListIkeSas(),)
             case TimerKind.FOLLOW:
@@ -430,7 +458,3 @@ def _built_anew(known: Tunnel, newest: IkeSa) -> bool:
     before = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
     spis = {child.spi_in for child in newest.children}
     return (newest.initiator_spi, newest.responder_spi) not in before and bool(spis) and not spis & set(known.spis)
-
-
-def _same_addresses(one: Path, other: Path) -> bool:
-    return (one.local.address, one.remote.address) == (other.local.address, other.remote.address)

@@ -9,15 +9,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
+from swanroam.core import encapsulation, natd, watching
 from swanroam.core.inner import message_addresses
 from swanroam.core.paths import best, candidates
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     Effect,
-    InformCharon,
     MoveStates,
     PacketRejected,
     Persist,
+    Reauthenticate,
     Reestablish,
     SendDummy,
     SendMessage,
@@ -28,11 +29,12 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import MoveFinished, MoveRefused, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import Endpoint, IPAddress, Repository
+from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
     "DUMMY_DELAYS_S",
+    "HEAL_DELAYS_S",
     "INFORM_S",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
@@ -40,10 +42,12 @@ __all__ = [
     "inform",
     "on_ack",
     "on_challenge",
+    "on_heal_timer",
     "on_move_finished",
     "on_move_refused",
     "on_update_timer",
     "reestablish",
+    "unhealed",
 ]
 
 UPDATE_DELAYS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -58,6 +62,9 @@ INFORM_S: Final = 0.05
 for a moment (child_sa.c, update: a policy that drops), and the update had better be on its way by then. Not later: with
 roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam)."""
 
+HEAL_DELAYS_S: Final = (0.3, 5.0, 10.0, 30.0, 60.0)
+"""How long after an acknowledgement charon is asked to build a tunnel anew for the sake of a NAT, and when again."""
+
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
@@ -69,29 +76,33 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
     way = best(ways, tunnel.path.local.address)
     if way is None or way.address == tunnel.path.local.address:
         return tunnel, ()
-    new = replace(tunnel.path, local=Endpoint(way.address, tunnel.path.local.port))
-    move = MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=Trigger.ADDRESS)
-    return tunnel, (move,)
+    return tunnel, (_move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
 
 
-def on_move_finished(tunnel: Tunnel, event: MoveFinished, port: int) -> Step:
+def on_move_finished(tunnel: Tunnel, event: MoveFinished, trigger: Trigger, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
-    tunnel = tunnel.moved(event.at_s, event.new, Trigger.ADDRESS, event.duration_s)
-    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, untold=True)
+    if trigger is Trigger.NAT:
+        return _tell(replace(tunnel, path=event.new, untold=True), port)
+    tunnel = tunnel.moved(event.at_s, event.new, trigger, event.duration_s)
+    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, untold=True, nat=Nat.UNKNOWN, heals=0)
     tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
     return tunnel, (
         *told,
         StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S),
-        TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=Trigger.ADDRESS, duration_s=event.duration_s),
+        TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=trigger, duration_s=event.duration_s),
+        StopTimer(TimerId(tunnel.key, TimerKind.HEAL)),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),
     )
 
 
-def on_move_refused(tunnel: Tunnel, event: MoveRefused) -> Step:
+def on_move_refused(tunnel: Tunnel, event: MoveRefused, trigger: Trigger, port: int) -> Step:
     """A veto stands until the addresses change; what the kernel refused is tried again, the states may have changed."""
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.local.address, detail=event.detail)
+    if trigger is Trigger.NAT:
+        tunnel, again = _tell(tunnel, port)
+        return tunnel, (told, *again)
     if event.reason is Reason.VETOED:
         return tunnel, (told,)
     return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
@@ -104,7 +115,11 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
     acknowledged = tunnel.capability is Capability.NEGOTIATED
     delays = UPDATE_DELAYS_S if acknowledged else DUMMY_DELAYS_S
     if tunnel.attempt + 1 < len(delays):
-        return _tell(replace(tunnel, attempt=tunnel.attempt + 1), port)
+        tunnel = replace(tunnel, attempt=tunnel.attempt + 1)
+        if acknowledged and not tunnel.path.encap:
+            # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
+            return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, tunnel.path.local.address), Trigger.NAT),)
+        return _tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()
     return advance(tunnel.validated(value=False), Signal.GAVE_UP), (reestablish(tunnel), Persist(tunnel.key))
@@ -125,10 +140,41 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     if ack.sequence != tunnel.update_sequence or tunnel.phase not in (Phase.UPDATING, Phase.ABANDONED):
         return tunnel, ()
     tunnel = advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED)
-    translated = ack.observed.address != tunnel.path.local.address
-    tunnel = replace(tunnel, attempt=0, nat=Nat.LOCAL if translated else Nat.NONE)
+    if ack.natd is not None:
+        nat = natd.judge(tunnel.sas, ack.natd, tunnel.path.local, tunnel.path.remote)
+    else:
+        nat = Nat.LOCAL if ack.observed.address != tunnel.path.local.address else Nat.NONE
+    own = {tunnel.path.local.address} if nat.found else set()
+    tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {tunnel.path.local.address} | own)
     tunnel, informed = inform(tunnel)
-    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, Persist(tunnel.key))
+    heal: tuple[Effect, ...] = ()
+    if unhealed(tunnel):
+        heal = (StartTimer(timer=TimerId(tunnel.key, TimerKind.HEAL), delay_s=HEAL_DELAYS_S[0]),)
+    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, *heal, Persist(tunnel.key))
+
+
+def unhealed(tunnel: Tunnel) -> bool:
+    """Whether charon believes something else of NATs on this path than what was found."""
+    newest = tunnel.sas[0]
+    if tunnel.nat is Nat.UNKNOWN:
+        return False
+    if tunnel.native is not (tunnel.nat.found or newest.nat_fake):
+        return True
+    # It is told of a move with the ports of IKE without NAT.
+    return tunnel.native and newest.local != tunnel.path.local
+
+
+def on_heal_timer(tunnel: Tunnel) -> Step:
+    """Data flows; now IKE has to work on this path too: charon finds out about NATs when it builds a tunnel anew."""
+    if tunnel.phase is not Phase.STEADY or not unhealed(tunnel) or tunnel.heals >= len(HEAL_DELAYS_S) - 1:
+        return tunnel, ()
+    tunnel = replace(tunnel, heals=tunnel.heals + 1)
+    newest = tunnel.sas[0]
+    children = tuple(child.unique_id for child in newest.children) if newest.version == 1 else ()
+    return tunnel, (
+        Reauthenticate(key=tunnel.key, unique_id=newest.unique_id, child_ids=children),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.HEAL), delay_s=HEAL_DELAYS_S[tunnel.heals]),
+    )
 
 
 def inform(tunnel: Tunnel) -> Step:
@@ -136,14 +182,18 @@ def inform(tunnel: Tunnel) -> Step:
     if not tunnel.untold:
         return tunnel, ()
     # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
-    told = InformCharon(key=tunnel.key, children=tunnel.children, old=tunnel.sas[0].path, new=tunnel.path)
-    return replace(tunnel, untold=False), (StopTimer(TimerId(tunnel.key, TimerKind.INFORM)), told)
+    told = watching.inform(tunnel, tunnel.sas[0].path)
+    return replace(tunnel, untold=False), (StopTimer(TimerId(tunnel.key, TimerKind.INFORM)), *told)
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:
     """Prove that this terminal is where the gateway now sends to."""
     answer = PathResponse(nonce=challenge.nonce)
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
+
+
+def _move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
+    return MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=trigger)
 
 
 def _tell(tunnel: Tunnel, port: int) -> Step:
@@ -157,6 +207,7 @@ def _tell(tunnel: Tunnel, port: int) -> Step:
     source, destination = addresses
     send: SendMessage | SendDummy = SendDummy(key=tunnel.key, source=source, destination=destination)
     if negotiated:
-        update = Update(sequence=tunnel.update_sequence, claimed=tunnel.path.local)
+        discovery = natd.payloads(tunnel.sas[0], tunnel.path.local, tunnel.path.remote)
+        update = Update(sequence=tunnel.update_sequence, claimed=tunnel.path.local, natd=discovery)
         send = SendMessage(key=tunnel.key, source=source, destination=destination, message=update)
     return tunnel, (send, timer)

@@ -111,6 +111,13 @@ class Tunnel:
     untold: bool = False
     """Terminal: charon does not know of the last move yet."""
     nat: Nat = Nat.UNKNOWN
+    """As the last NAT discovery exchange found."""
+    translated: frozenset[IPAddress] = frozenset()
+    """Terminal: own addresses of plain tunnels at which there was a NAT."""
+    heals: int = 0
+    """Terminal: how often charon was asked to build the tunnel anew on this path."""
+    also: tuple[Origin, ...] = ()
+    """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
     moves: int = 0
     last_move: LastMove | None = None
     rejected: Mapping[Reason, int] = field(default_factory=dict)
@@ -124,6 +131,16 @@ class Tunnel:
             for child in sa.children
             if child.mode is Mode.TUNNEL and child.protocol == "ESP" and child.spi_in and child.state in CARRYING
         )
+
+    @property
+    def native(self) -> bool:
+        """Whether charon itself set the newest IKE_SA's CHILD_SAs up in UDP."""
+        return any(child.encap for child in self.children[:1])
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Gateway: where the terminal may be heard from without being noticed."""
+        return (self.path.origin, *self.also)
 
     @property
     def spis(self) -> tuple[int, ...]:

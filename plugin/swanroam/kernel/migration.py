@@ -9,6 +9,9 @@ which there is no state is no error, and a state is moved whether or not the pol
 So each message carries entries for both directions: of two outbound and two inbound states with one reqid (a rekey is
 under way) the first message moves the newer ones, the second the older. No state needs to be read with its keys,
 deleted and installed again. Old and new addresses may be equal: states are then cloned in place.
+
+XFRMA_ENCAP gives all states of a message the same encapsulation, whose ports are those of one direction. So where ESP
+goes in UDP each message carries entries for its own direction only. It cannot take encapsulation away.
 """
 
 from dataclasses import dataclass, replace
@@ -18,9 +21,10 @@ from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy
 from swanroam.model.path import Path
 from swanroam.wire.xfrm.migrate import ENTRIES_MAX, KmAddress, MigrateEntry, pack_migrate
 from swanroam.wire.xfrm.policies import Policy, Template
+from swanroam.wire.xfrm.states import Encap
 from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode
 
-__all__ = ["Step", "Steps"]
+__all__ = ["Step", "Steps", "encapsulation"]
 
 COVER_S: Final = 3
 """How long a cover lasts; charon takes a few milliseconds, and is told again where it did not follow."""
@@ -49,6 +53,7 @@ class Steps:
     """Makes the messages of one move, from `old` to `new`."""
 
     def __init__(self, old: Path, new: Path) -> None:
+        self._path = new
         self._states_move = old.local.address != new.local.address or old.remote.address != new.remote.address
         self._old = _both_ends(old)
         self._new = _both_ends(new)
@@ -80,7 +85,8 @@ class Steps:
             ends.append(new if moves else place)
             if moves:
                 entries[place, template.protocol, template.mode] = self._entry(template, place, new)
-        for direction in (out, not out) if self._states_move else ():
+        directions = (out,) if self._path.encap else (out, not out)
+        for direction in directions if self._states_move else ():
             for template in policy.policy.templates:
                 key = self._old[direction], template.protocol, template.mode
                 if template.reqid == reqid and key not in entries:
@@ -92,6 +98,7 @@ class Steps:
             type_=policy.policy.type,
             if_id=policy.policy.if_id,
             kmaddress=self._kmaddress if inform else None,
+            encap=encapsulation(self._path, out=out),
         )
         return Step(policy, reqid, payload, tuple(ends))
 
@@ -133,6 +140,14 @@ class Steps:
                 mode=template.mode,
             ).pack()
         return self._packed[key]
+
+
+def encapsulation(path: Path, *, out: bool) -> Encap | None:
+    """What a state of this direction has for encapsulation on a path: ports as in the packets that it is for."""
+    if not path.encap:
+        return None
+    source, destination = (path.local, path.remote) if out else (path.remote, path.local)
+    return Encap(source_port=source.port, destination_port=destination.port)
 
 
 def _both_ends(path: Path) -> tuple[Ends, Ends]:

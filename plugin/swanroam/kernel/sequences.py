@@ -6,11 +6,12 @@ end of its numbers, where the kernel sends nothing (RFC 4303 section 3.3.3) and 
 its place goes on with the number after the last that was used.
 """
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from swanroam.errors import WireError
+from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.transactions import REPLACE, Answer, Request, Transactions
 from swanroam.model.path import IPAddress
 from swanroam.wire.xfrm.aevents import AeState, pack_sent
@@ -22,7 +23,9 @@ __all__ = ["Sequences", "Stopped"]
 BLOCKED: Final = 0xFFFF_FFFF
 """A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
 HEALED: Final = 1024
-"""Added to the packets a state has sent, where the sequence number that they had is not known any more."""
+HALF: Final = 1 << 31
+"""Where a state goes on whose last number is not known any more: beyond the packets that it counted, and those that it
+may have sent before charon installed it anew, with counters of zero. The other end minds no number left out."""
 SHAPES_MAX: Final = 65536
 
 
@@ -60,30 +63,41 @@ class Sequences:
         """Make those of these states that exist send nothing; and what there is of those `beside`, in the same call."""
         if any(ident.spi not in self._shapes for ident in ids):
             self.read(ids)
+        stopped, there, wrong = self._stop(ids, beside)
+        if wrong:
+            # Another state had this SPI before and counts otherwise; what this one counts with is known now.
+            more, _, wrong = self._stop(wrong, ())
+            stopped += more
+        if wrong:
+            self._transactions.transact([go for one in stopped for go in one.go(one.ae.id.destination)])
+            raise KernelRefused(f"stop state {wrong[0].spi:08x}", errno.EINVAL)
+        return stopped, there
+
+    def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId]) -> tuple[list[Stopped], list[AeState], list[SaId]]:
         known = [(ident, self._shapes[ident.spi]) for ident in dict.fromkeys(ids) if ident.spi in self._shapes]
         requests = [_read(ident) for ident in beside]
         for ident, shape in known:
             requests += [_read(ident), Request("stop", Msg.NEWAE, _stopped(shape, ident), REPLACE), _read(ident)]
         answers = self._transactions.transact(requests)
-        stopped = []
-        for number in range(len(beside), len(answers), 3):
-            before, stop, after = answers[number : number + 3]
+        stopped: list[Stopped] = []
+        wrong: list[SaId] = []
+        for number, (ident, _) in enumerate(known):
+            before, stop, after = answers[len(beside) + 3 * number :][:3]
             was, now = self._report(before), self._report(after)
-            if stop.code == 0 and was and now and was.current and now.current:
+            if not (was and now and was.current and now.current):
+                continue
+            if stop.code:
+                wrong.append(ident)
+            else:
                 # Both are counted under one lock, a number for each packet.
                 stopped.append(Stopped(was, last_sent(was) + now.current.packets - was.current.packets))
-        return stopped, [ae for answer in answers[: len(beside)] if (ae := self._report(answer))]
+        return stopped, [ae for answer in answers[: len(beside)] if (ae := self._report(answer))], wrong
 
     def recover(self, ids: Iterable[SaId]) -> int:
         """Let states send again that a killed process left silent; how many. One system call where there is none."""
         silent = [Stopped(ae, last_sent(ae)) for ae in self.read(ids) if last_sent(ae) != ae.sent]
         self._transactions.transact([request for one in silent for request in one.go(one.ae.id.destination)])
         return len(silent)
-
-    def guess(self, ids: Iterable[SaId]) -> list[Request]:
-        """What lets states go on where nobody knows what became of a request that stopped them."""
-        shapes = [(ident, self._shapes[ident.spi]) for ident in ids if ident.spi in self._shapes]
-        return [go for ident, ae in shapes for go in Stopped(ae, last_sent(ae) + HEALED).go(ident.destination)]
 
     def _report(self, answer: Answer) -> AeState | None:
         for message in answer.messages:
@@ -103,7 +117,7 @@ def last_sent(ae: AeState) -> int:
     """The last sequence number sent; a cautious guess for a state that was left silent."""
     packets = ae.current.packets if ae.current else BLOCKED
     if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
-        return packets + HEALED
+        return max(packets + HEALED, HALF)
     return ae.sent
 
 

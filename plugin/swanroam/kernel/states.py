@@ -1,21 +1,22 @@
 """The kernel's IPsec states and policies: read states, follow policies, move tunnels to new outer addresses."""
 
 import errno
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.kernel.refit import fits, refitted
+from swanroam.kernel.sequences import Sequences, Stopped
+from swanroam.kernel.transactions import Request, Transactions
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
-from swanroam.wire.netlink import NLMSG_ERROR, Flag, NetlinkMessage, pack_message
-from swanroam.wire.xfrm.aevents import AeState, pack_sent
+from swanroam.wire.netlink import Flag, NetlinkMessage
 from swanroam.wire.xfrm.events import XfrmEvent, decode_event
 from swanroam.wire.xfrm.policies import Policy, PolicyId
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
@@ -27,28 +28,8 @@ log = logging.getLogger(__name__)
 
 NETLINK_XFRM: Final = 6
 IKE_PORT: Final = 500
+CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
-REQUEST: Final = Flag.REQUEST.value
-REQUEST_ACK: Final = (Flag.REQUEST | Flag.ACK).value
-REPLACE: Final = Flag.REPLACE.value
-BLOCKED: Final = 0xFFFF_FFFF
-"""A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
-HEALED: Final = 1024
-"""Added to the packets a state has sent, where the sequence number that they had is not known any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    operation: str
-    type: int
-    payload: bytes
-    flags: int = 0
-
-
-@dataclass(slots=True)
-class _Answer:
-    code: int = 0
-    messages: list[NetlinkMessage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +53,6 @@ class KernelStates:
         self._early: list[XfrmEvent] = []
         self._stale = False
         self._covers: dict[tuple[int, ...], tuple[PolicyId, ...]] = {}
-        self._sequence = itertools.count(1 << 31)
         self.ignored = 0
         """Messages that were not understood."""
         # Events first: what changes while policies are read is an event then.
@@ -82,6 +62,10 @@ class KernelStates:
         except KernelRefused:
             self._events.close()
             raise
+        self._transactions = Transactions(self._requests)
+        self._sequences = Sequences(self._transactions)
+        # Outbound states that were stopped for charon's sake, by SPI.
+        self._kept: dict[int, Stopped] = {}
         try:
             self._load()
         except KernelRefused:
@@ -162,13 +146,19 @@ class KernelStates:
             self._move_back(children, old, new)
             raise failure
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
         """Move what `move` left, telling charon, which follows: XFRMA_KMADDRESS in the last message for each reqid.
 
         When nothing is left (the daemon was killed in between) the same address is given again: the kernel takes that,
         and clones an inbound state in place. Outbound states are never cloned in place.
+
+        With `silent` outbound states send nothing until `align`: charon, which knows of no NAT, installs them anew
+        without encapsulation, and what went out like that would pull the tunnel out of UDP.
         """
         self._pump()
+        if silent:
+            stopped, _ = self._sequences.stop(self._outbound(children, new.remote.address))
+            self._kept |= {one.ae.id.spi: one for one in stopped if one.ae.id.spi not in self._kept}
         failure = self._inform(children, old, new)
         if failure and failure.code in STALE:
             self._load()
@@ -179,15 +169,31 @@ class KernelStates:
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """Let outbound states send again that a killed process left silent in the middle of a move; how many.
 
-        For every tunnel once when the daemon starts; costs one system call where there is nothing to do.
+        For every CHILD_SA once; costs one system call where there is nothing to do.
         """
-        named = [(child.reqid, child.spi_out, Direction.OUT, path.remote.address) for child in children]
-        silent = [(ae, _next_sent(ae)) for ae in self._sequences(named) if _next_sent(ae) != ae.sent]
-        self._transact(_go(silent, path))
-        return len(silent)
+        return self._sequences.recover(self._outbound(children, path.remote.address))
+
+    def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
+        """Have the states of CHILD_SAs that are at `old` be just as `path` says, encapsulation too, and send.
+
+        What differs is installed anew with its replay state: there is no other way to take encapsulation away, nor to
+        reach the older of two states. The policies stay, so nothing is sent outside of the tunnel meanwhile.
+        """
+        self._pump()
+        self._align(children, old, path)
+
+    def remind(self, children: Sequence[ChildSa], path: Path) -> None:
+        """Have the kernel report the source of the next packet on each inbound state (XFRM_MSG_MAPPING).
+
+        It does so where address or port are not those of the state (esp4.c, esp_input_done2); so the port is forgotten.
+        """
+        for ident in self._inbound(children, path.local.address):
+            state = self.state(ident.destination, ident.spi, mark=ident.mark)
+            if state is not None and state.encap is not None:
+                stale = replace(state, encap=replace(state.encap, source_port=0))
+                self._requests.request(f"state {ident.spi:08x}", Msg.UPDSA, stale.pack())
 
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
-        outbound = self._outbound(children, old, new)
         plan = Steps(old, new)
         reqids = _reqids(children)
         every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
@@ -198,14 +204,20 @@ class KernelStates:
         # moves one state of each direction; where there are more states than that, everything is first.
         first = [one for one in left if one[0].direction == Direction.OUT]
         messages = Counter(reqid for _, reqid in first)
-        if any(count > messages[reqid] for reqid, count in Counter(ae.reqid for ae in outbound).items()):
+        crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
+        if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
-        failure = self._perform([plan.step(*one) for one in first], outbound, new)
+        stopped = self._silence(children, old, new) if first else []
+        failure = self._perform([plan.step(*one) for one in first], stopped, new)
         if failure:
             return failure
         covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
         rest = [plan.step(*one) for one in left if one not in first]
-        return self._perform(rest, (), new, _Covers(tuple(reqids), covers))
+        failure = self._perform(rest, (), new, _Covers(tuple(reqids), covers))
+        unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
+        if not failure and unreached:
+            self._align(children, old, new)
+        return failure
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -216,7 +228,12 @@ class KernelStates:
             log.error("half of a move from %s to %s could not be undone: %s", old, new, failure)
 
     def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
-        outbound, inbound = self._outbound(children, old, new), self._inbound(children, old, new)
+        ends = new.local.address, new.remote.address
+        places = dict.fromkeys((old.remote.address, new.remote.address))
+        named = [ident for place in places for ident in self._outbound(children, place)]
+        outbound = [ae for ae in self._sequences.read(named) if (ae.source, ae.id.destination) != ends]
+        named = self._inbound(children, old.local.address)
+        inbound = [ae for ae in self._sequences.read(named) if (ae.id.destination, ae.source) != ends]
         plan = Steps(old, new)
         steps: list[Step] = []
         covers: list[Policy] = []
@@ -239,40 +256,34 @@ class KernelStates:
                 steps.append(plan.step(carrier, reqid))
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
-        return self._perform(steps, outbound, new, _Covers(tuple(reqids), covers))
+        stopped = self._silence(children, old, new) if outbound else []
+        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
 
     def _perform(
-        self, steps: Sequence[Step], outbound: Sequence[AeState], new: Path, covers: _Covers | None = None
+        self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
     ) -> KernelRefused | None:
-        """Send all MIGRATE messages in one system call; outbound states send nothing from just before it to its end.
+        """Send all MIGRATE messages in one system call; those outbound states that were stopped go on at its end.
 
-        The kernel clones a state before it deletes the old one, and another CPU may send with the old one meanwhile:
-        the clone would use these sequence numbers again, and with them the nonces of AES-GCM. So the old state is first
-        brought to the end of its numbers, where the kernel sends nothing (RFC 4303 section 3.3.3), a sender gets
-        EOVERFLOW, and the clone goes on with the number after the last that was used. A process killed in between
-        leaves the state silent: `recover` is for that.
+        A process that is killed before it leaves them silent: `recover` is for that.
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
         move of the same tunnel, which may still be there, lead elsewhere.
         """
-        before: list[_Request] = []
-        uncover: list[_Request] = []
+        before: list[Request] = []
+        uncover: list[Request] = []
         if covers:
             before = _uncover(self._covers.pop(covers.reqids, ()))
-            before += [_Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
+            before += [Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
             self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
             uncover = _uncover(ids)
-        if not steps and not before:
-            return None
-        stopped: list[tuple[AeState, int]] = []
+        # A state is at one of two places; where, depends on whether the kernel refused to move it.
+        go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
         try:
-            stopped = self._stop(outbound)
-            requests = before + [_Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
-            answers = self._transact(requests + _go(stopped, new))[len(before) :]
+            requests = before + [Request("migrate", Msg.MIGRATE, one.payload) for one in steps] + go
+            answers = self._transactions.transact(requests)[len(before) :]
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
-            silent = stopped or [(ae, _next_sent(ae) + HEALED) for ae in outbound]
-            self._transact(_go(silent, new) + uncover)
+            self._transactions.transact(go + uncover)
             raise
         failure = None
         for one, answer in zip(steps, answers, strict=False):
@@ -281,85 +292,57 @@ class KernelStates:
             else:
                 failure = failure or KernelRefused(str(one), answer.code)
         if failure:
-            self._transact(uncover)
+            self._transactions.transact(uncover)
         return failure
 
-    def _stop(self, outbound: Sequence[AeState]) -> list[tuple[AeState, int]]:
-        """Make outbound states send nothing; each with the last sequence number that it did send."""
-        requests = [_Request("stop", Msg.NEWAE, _stopped(ae), REPLACE) for ae in outbound]
-        requests += [_Request("sequence", Msg.GETAE, AeState(id=ae.id).pack()) for ae in outbound]
-        answers = self._transact(requests)
-        stopped: list[tuple[AeState, int]] = []
-        for ae, stop, answer in zip(outbound, answers, answers[len(outbound) :], strict=False):
-            then = next(filter(None, map(self._sequence_report, answer.messages)), None)
-            if stop.code == 0 and then and then.current and ae.current:
-                # Both are counted under one lock, a number for each packet.
-                stopped.append((ae, _next_sent(ae) + then.current.packets - ae.current.packets))
+    def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
+        """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
+        beside = self._outbound(children, new.remote.address) if old.remote.address != new.remote.address else []
+        stopped, there = self._sequences.stop(self._outbound(children, old.remote.address), beside)
+        taken = {ae.id.spi for ae in there} & {one.ae.id.spi for one in stopped}
+        if taken:
+            # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
+            self._transactions.transact([go for one in stopped for go in one.go(one.ae.id.destination)])
+            raise KernelRefused(f"outbound state {min(taken):08x} towards {new.remote.address}", errno.EEXIST)
         return stopped
 
-    def _outbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
-        """Outbound states that are not at `new` yet. Raises EEXIST when the new address has the same SPI already."""
-        ends = new.local.address, new.remote.address
-        places = dict.fromkeys((old.remote.address, new.remote.address))
-        named = [(child.reqid, child.spi_out, Direction.OUT, place) for child in children for place in places]
-        found = self._sequences(named)
-        left = [ae for ae in found if (ae.source, ae.id.destination) != ends]
-        for spi, count in Counter(ae.id.spi for ae in found).items():
-            # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
-            if count > 1 and any(ae.id.spi == spi for ae in left):
-                raise KernelRefused(f"outbound state {spi:08x} towards {new.remote.address}", errno.EEXIST)
-        return left
+    def _align(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
+        requests: list[Request] = []
+        for place in dict.fromkeys((new.remote.address, old.remote.address)):
+            stopped, _ = self._sequences.stop(self._outbound(children, place))
+            for one in stopped:
+                last = self._kept.pop(one.ae.id.spi, one)
+                requests += self._refit(one.ae.id, new, out=True, sent=last.sent) or last.go(place)
+        for place in dict.fromkeys((new.local.address, old.local.address)):
+            for ident in self._inbound(children, place):
+                requests += self._refit(ident, new, out=False)
+        for request, answer in zip(requests, self._transactions.transact(requests), strict=True):
+            if answer.code:
+                raise KernelRefused(request.operation, answer.code)
 
-    def _inbound(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[AeState]:
-        """Inbound states that are not at `new` yet."""
-        ends = new.remote.address, new.local.address
-        named = [(child.reqid, child.spi_in, Direction.IN, old.local.address) for child in children]
-        return [ae for ae in self._sequences(named) if (ae.source, ae.id.destination) != ends]
+    def _refit(self, ident: SaId, path: Path, *, out: bool, sent: int | None = None) -> list[Request]:
+        """What installs a state anew; nothing where there is none, or it is as the path has it."""
+        state = self.state(ident.destination, ident.spi, mark=ident.mark)
+        if state is None or fits(state, path, out=out):
+            return []
+        return [
+            Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()),
+            Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+        ]
 
-    def _sequences(self, named: Iterable[tuple[int, int, int, IPAddress]]) -> list[AeState]:
-        requests: list[_Request] = []
-        for reqid, spi, direction, destination in dict.fromkeys(named):
+    def _outbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
+        return self._ids(((child.reqid, child.spi_out) for child in children), Direction.OUT, place)
+
+    def _inbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
+        return self._ids(((child.reqid, child.spi_in) for child in children), Direction.IN, place)
+
+    def _ids(self, named: Iterable[tuple[int, int]], direction: Direction, place: IPAddress) -> list[SaId]:
+        ids: list[SaId] = []
+        for reqid, spi in dict.fromkeys(named):
             marks = (p.mark for p in self._mirror.of_reqid(reqid) if p.direction == direction)
-            ident = SaId(destination=destination, spi=spi, mark=next(marks, None))
-            requests.append(_Request("sequence", Msg.GETAE, AeState(id=ident).pack()))
-        reports = (map(self._sequence_report, answer.messages) for answer in self._transact(requests))
-        return [ae for ae in itertools.chain.from_iterable(reports) if ae]
-
-    def _sequence_report(self, message: NetlinkMessage) -> AeState | None:
-        try:
-            return AeState.unpack(message.payload)
-        except WireError:
-            self.ignored += 1
-            return None
-
-    def _transact(self, requests: Sequence[_Request]) -> list[_Answer]:
-        """Send requests in one system call and collect what the kernel says to each.
-
-        Only the last is acknowledged; the kernel goes through them in order, and tells of each that failed.
-        """
-        answers = [_Answer() for _ in requests]
-        if not requests:
-            return answers
-        data: list[bytes] = []
-        indexes: dict[int, int] = {}
-        for index, request in enumerate(requests):
-            sequence = next(self._sequence) & 0xFFFFFFFF
-            indexes[sequence] = index
-            flags = request.flags | (REQUEST_ACK if index == len(requests) - 1 else REQUEST)
-            data.append(pack_message(request.type, flags, sequence, request.payload))
-        operation = requests[-1].operation
-        self._requests.send(operation, b"".join(data))
-        while True:
-            for message in self._requests.receive(operation):
-                index = indexes.get(message.sequence, -1)
-                if index < 0:
-                    continue
-                if message.type != NLMSG_ERROR:
-                    answers[index].messages.append(message)
-                    continue
-                answers[index].code = message.error
-                if index == len(requests) - 1:
-                    return answers
+            ids.append(SaId(destination=place, spi=spi, mark=next(marks, None)))
+        return ids
 
     def _pump(self) -> None:
         while True:
@@ -399,8 +382,8 @@ class KernelStates:
         self._stale = False
 
 
-def _uncover(covers: Iterable[PolicyId]) -> list[_Request]:
-    return [_Request("uncover", Msg.DELPOLICY, cover.pack()) for cover in covers]
+def _uncover(covers: Iterable[PolicyId]) -> list[Request]:
+    return [Request("uncover", Msg.DELPOLICY, cover.pack()) for cover in covers]
 
 
 def _reqids(children: Iterable[ChildSa]) -> list[int]:
@@ -409,28 +392,6 @@ def _reqids(children: Iterable[ChildSa]) -> list[int]:
 
 def _outbound_first(policy: MirroredPolicy) -> bool:
     return policy.direction != Direction.OUT
-
-
-def _stopped(ae: AeState) -> bytes:
-    # In the longer form a state has numbers of 64 bits, or such of 32 where the upper half is not looked at.
-    return pack_sent(ae, BLOCKED << 32 | BLOCKED if ae.esn_replay else BLOCKED, ae.id.destination)
-
-
-def _next_sent(ae: AeState) -> int:
-    """The last sequence number sent; a cautious guess for a state that was left silent."""
-    packets = ae.current.packets if ae.current else BLOCKED
-    if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
-        return packets + HEALED
-    return ae.sent
-
-
-def _go(stopped: Iterable[tuple[AeState, int]], new: Path) -> list[_Request]:
-    # A state is at one of two places; where, depends on whether the kernel refused to move it.
-    return [
-        _Request("go on", Msg.NEWAE, pack_sent(ae, sent, place), REPLACE)
-        for ae, sent in stopped
-        for place in dict.fromkeys((ae.id.destination, new.remote.address))
-    ]
 
 
 def _path(head: SaHead) -> Path:

@@ -9,6 +9,7 @@ from swanroam.model.path import IPAddress, Origin, Path
 from swanroam.model.tunnel import Capability, ChildSa, TunnelKey
 
 __all__ = [
+    "AlignStates",
     "Announcement",
     "CapabilityChanged",
     "Effect",
@@ -19,7 +20,9 @@ __all__ = [
     "MoveStates",
     "PacketRejected",
     "Persist",
+    "Reauthenticate",
     "Reestablish",
+    "RemindCharon",
     "SendDummy",
     "SendMessage",
     "StartTimer",
@@ -41,6 +44,8 @@ class Trigger(StrEnum):
     """A verified packet came from a new source (patent 303)."""
     UPDATE = "update"
     """The terminal said that it is back where it just was."""
+    NAT = "nat"
+    """Nobody answered without UDP encapsulation (RFC 3948): the tunnel goes in UDP."""
     REVERT = "revert"
     """The new path was not validated in time."""
 
@@ -100,12 +105,38 @@ class MoveStates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InformCharon:
-    """Move the policies that MoveStates left, so that the kernel tells charon, which follows (XFRMA_KMADDRESS)."""
+    """Move the policies that MoveStates left, so that the kernel tells charon, which follows (XFRMA_KMADDRESS).
+
+    On a path in UDP charon would take the encapsulation away, or change its ports: nothing is sent until AlignStates.
+    """
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
     old: Path
     new: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemindCharon:
+    """Have the kernel report the path of what comes in, which charon follows by itself (XFRM_MSG_MAPPING).
+
+    For tunnels that charon set up in UDP with a NAT before the other end: XFRMA_KMADDRESS would lose it the ports.
+    """
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignStates:
+    """Have the states of CHILD_SAs be just as the path says, encapsulation too, whatever charon made of them."""
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    old: Path
+    """Where they may be now."""
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +181,16 @@ class Reestablish:
     connection: str
     unique_ids: tuple[int, ...]
     child: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reauthenticate:
+    """Have charon build the tunnel anew beside the present one, so that it finds out by itself about NATs."""
+
+    key: TunnelKey
+    unique_id: int
+    child_ids: tuple[int, ...]
+    """CHILD_SAs that the new IKE_SA takes over as they are and that are to be rekeyed afterwards (IKEv1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +252,14 @@ Effect = (
     | GiveVerdict
     | MoveStates
     | InformCharon
+    | RemindCharon
+    | AlignStates
     | SendMessage
     | SendDummy
     | StartTimer
     | StopTimer
     | Reestablish
+    | Reauthenticate
     | ListIkeSas
     | Persist
     | Forget

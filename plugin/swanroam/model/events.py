@@ -58,6 +58,8 @@ class TimerKind(StrEnum):
     """To tell charon of a move that the gateway has not acknowledged."""
     FOLLOW = "follow"
     """To see whether charon has followed, while packets wait for that."""
+    HEAL = "heal"
+    """To have charon find out about a NAT, or that there is none any more."""
     LINGERING = "lingering"
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     LEAVING = "leaving"

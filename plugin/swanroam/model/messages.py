@@ -10,6 +10,7 @@ __all__ = [
     "Hello",
     "HelloAck",
     "Message",
+    "NatD",
     "PathChallenge",
     "PathResponse",
     "Refusal",
@@ -65,12 +66,23 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NatD:
+    """NAT discovery: hashes of the endpoints as the sender knows them (RFC 3947 section 3.2), 20 bytes each."""
+
+    source: bytes
+    """Of the sender itself."""
+    destination: bytes
+    """Of the receiver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """The terminal's new outer address (patent 303). The gateway believes the outer header, never `claimed`."""
 
     sequence: int
     """64 bits, grows with each move of the tunnel; retransmissions repeat it."""
     claimed: Endpoint
+    natd: NatD | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +92,7 @@ class UpdateAck:
     sequence: int
     observed: Endpoint
     """The terminal's outer address as the gateway has it now."""
+    natd: NatD | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,11 @@ class Path:
         return f"{self.local.address}...{self.remote.address}"
 
     @property
+    def addresses(self) -> tuple[IPAddress, IPAddress]:
+        """Outer addresses: of this end, of the other."""
+        return self.local.address, self.remote.address
+
+    @property
     def origin(self) -> Origin:
         """Where ESP on this path comes from, as this end sees it."""
         return self.remote if self.encap else self.remote.address

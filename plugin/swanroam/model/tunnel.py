@@ -40,6 +40,11 @@ class Nat(StrEnum):
     BOTH = "both"
     UNKNOWN = "unknown"
 
+    @property
+    def found(self) -> bool:
+        """Whether there is one."""
+        return self in (Nat.LOCAL, Nat.REMOTE, Nat.BOTH)
+
 
 class Mode(StrEnum):
     """Encapsulation mode of a CHILD_SA (RFC 4301 section 3.2; BEET as strongSwan has it)."""
@@ -110,6 +115,8 @@ class IkeSa:
     """Virtual IPs this machine gave out."""
     nat_local: bool = False
     nat_remote: bool = False
+    nat_fake: bool = False
+    """This end pretends to be behind a NAT (`encap = yes`)."""
     children: tuple[ChildSa, ...] = ()
 
     @property
@@ -129,6 +136,13 @@ class IkeSa:
         if self.nat_local or self.nat_remote:
             return None
         return self.local.port != 500 or self.remote.port != 500
+
+    @property
+    def nat(self) -> Nat:
+        """Who is behind a NAT, as charon found when it set the IKE_SA up."""
+        if self.nat_local:
+            return Nat.BOTH if self.nat_remote else Nat.LOCAL
+        return Nat.REMOTE if self.nat_remote else Nat.NONE
 
     @property
     def path(self) -> Path:

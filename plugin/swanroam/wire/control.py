@@ -25,6 +25,7 @@ from swanroam.model.messages import (
     Hello,
     HelloAck,
     Message,
+    NatD,
     PathChallenge,
     PathResponse,
     Refusal,
@@ -38,6 +39,7 @@ __all__ = ["NONCE_BYTES", "VERSION", "decode", "encode"]
 
 VERSION: Final = 1
 NONCE_BYTES: Final = 16
+HASH_BYTES: Final = 20
 MAGIC: Final = b"SR"
 HEADER: Final = struct.Struct("!2sBBHH")
 ATTRIBUTE: Final = struct.Struct("!HH")
@@ -66,6 +68,8 @@ class Attribute(IntEnum):
     REASON = 4
     SEQUENCE = 5
     ENDPOINT = 6
+    NAT_D_SOURCE = 7
+    NAT_D_DESTINATION = 8
 
 
 def encode(message: Message) -> bytes:
@@ -88,9 +92,11 @@ def encode(message: Message) -> bytes:
             type_ = Type.REFUSE
         case Update():
             body = _attribute(Attribute.SEQUENCE, message.sequence.to_bytes(8)) + _endpoint(message.claimed)
+            body += _natd(message.natd)
             type_ = Type.UPDATE
         case UpdateAck():
             body = _attribute(Attribute.SEQUENCE, message.sequence.to_bytes(8)) + _endpoint(message.observed)
+            body += _natd(message.natd)
             type_ = Type.UPDATE_ACK
         case PathChallenge():
             body, type_ = _attribute(Attribute.NONCE, message.nonce), Type.PATH_CHALLENGE
@@ -139,9 +145,17 @@ def decode(data: bytes) -> Message:
                 raise Unsupported(WHAT, values[Attribute.REASON][0], f"reason {code}") from None
             return Refuse(nonce=_nonce(values), reason=reason)
         case Type.UPDATE:
-            return Update(sequence=_number(values, Attribute.SEQUENCE, 8), claimed=_parse_endpoint(values))
+            return Update(
+                sequence=_number(values, Attribute.SEQUENCE, 8),
+                claimed=_parse_endpoint(values),
+                natd=_parse_natd(values),
+            )
         case Type.UPDATE_ACK:
-            return UpdateAck(sequence=_number(values, Attribute.SEQUENCE, 8), observed=_parse_endpoint(values))
+            return UpdateAck(
+                sequence=_number(values, Attribute.SEQUENCE, 8),
+                observed=_parse_endpoint(values),
+                natd=_parse_natd(values),
+            )
         case Type.PATH_CHALLENGE:
             return PathChallenge(nonce=_nonce(values))
         case Type.PATH_RESPONSE:
@@ -207,12 +221,34 @@ def _parse_endpoint(values: Values) -> Endpoint:
     return Endpoint(address, int.from_bytes(value[:2]))
 
 
+def _parse_natd(values: Values) -> NatD | None:
+    """Both hashes or none."""
+    if Attribute.NAT_D_SOURCE not in values and Attribute.NAT_D_DESTINATION not in values:
+        return None
+    source, destination = (_hash(values, of) for of in (Attribute.NAT_D_SOURCE, Attribute.NAT_D_DESTINATION))
+    return NatD(source=source, destination=destination)
+
+
+def _hash(values: Values, attribute: Attribute) -> bytes:
+    offset, value = _value(values, attribute)
+    if len(value) != HASH_BYTES:
+        raise WireError(WHAT, offset, f"{attribute.name} of {len(value)} bytes, not {HASH_BYTES}")
+    return value
+
+
 def _attribute(type_: Attribute, value: bytes) -> bytes:
     return ATTRIBUTE.pack(type_, len(value)) + value
 
 
 def _u32(value: int) -> bytes:
     return (value & 0xFFFFFFFF).to_bytes(4)
+
+
+def _natd(natd: NatD | None) -> bytes:
+    if natd is None:
+        return b""
+    source = _attribute(Attribute.NAT_D_SOURCE, natd.source)
+    return source + _attribute(Attribute.NAT_D_DESTINATION, natd.destination)
 
 
 def _endpoint(endpoint: Endpoint) -> bytes:

@@ -1,0 +1,56 @@
+"""Whether a tunnel goes in UDP (RFC 3948) on a path, as far as that can be known before anybody has answered on it.
+
+    the tunnel was set up in UDP                                    in UDP: its peer expects it
+    the source is private and the gateway is not                    in UDP: there is a NAT, whatever else there is
+    a NAT was found before when the terminal had this address       in UDP
+    otherwise                                                       plain, and in UDP from the first UPDATE on that
+                                                                    nobody acknowledged (terminal.on_update_timer)
+
+In UDP first costs nothing where there is a NAT: the first data packet is the update. Plain first would lose all that
+is sent until an acknowledgement is missed, as most NATs drop ESP or take it for one host only. Where there is none, in
+UDP first would mean a second change, back to plain, in each move.
+"""
+
+from ipaddress import IPv4Network
+from typing import Final
+
+from swanroam.core.tunnel import Tunnel
+from swanroam.model.path import Endpoint, IPAddress, Path
+
+__all__ = ["IKE_PORT", "NATT_PORT", "in_udp", "plain", "translated_surely", "way"]
+
+IKE_PORT: Final = 500
+NATT_PORT: Final = 4500
+
+PRIVATE: Final = tuple(
+    map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+)  # RFC 1918 section 3, RFC 6598 section 7
+
+
+def translated_surely(source: IPAddress, remote: IPAddress) -> bool:
+    """Whether packets of this source cannot reach that address but through a NAT."""
+    return source.version == 4 and _private(source) and not _private(remote)
+
+
+def way(tunnel: Tunnel, source: IPAddress) -> Path:
+    """The path that the terminal takes when its source is this one."""
+    remote = tunnel.path.remote.address
+    if tunnel.native or translated_surely(source, remote) or source in tunnel.translated:
+        return in_udp(tunnel, source)
+    return plain(source, remote)
+
+
+def in_udp(tunnel: Tunnel, source: IPAddress) -> Path:
+    """The path in UDP; the gateway's port may be another where it is behind a NAT itself."""
+    remote = tunnel.path.remote
+    port = remote.port if tunnel.path.encap else NATT_PORT
+    return Path(Endpoint(source, NATT_PORT), Endpoint(remote.address, port), encap=True)
+
+
+def plain(local: IPAddress, remote: IPAddress) -> Path:
+    """The path without UDP."""
+    return Path(Endpoint(local, IKE_PORT), Endpoint(remote, IKE_PORT))
+
+
+def _private(address: IPAddress) -> bool:
+    return any(address in network for network in PRIVATE)
