@@ -12,6 +12,7 @@ preference = { "eth*" = 20, "wlan*" = 10 }         terminal: by interface patter
 [tunnels.NAME]                                     a swanctl connection, or "*" for what is not said of a name
 capability = "negotiate" | "configured" | "off"    "negotiate" by default
 path_validation = "after" | "off"                  "after" by default
+allow = ["192.0.2.0/24", ...]                      gateway: networks that the terminal may be in; any by default
 
 [hooks]
 disable = ["NAME", ...]                            implementations that are not loaded
@@ -213,9 +214,12 @@ def _tunnels(tunnels: Table) -> Mapping[str, TunnelSettings]:
         table = tunnels.table(name)
         agreement = table.word("capability", Agreement, common.agreement)
         validation = table.word("path_validation", PathValidation, validation) or validation
+        allow = table.networks("allow", common.allow)
         table.finish()
         found[name] = TunnelSettings(
-            agreement=agreement or common.agreement, path_validation=validation is PathValidation.AFTER
+            agreement=agreement or common.agreement,
+            path_validation=validation is PathValidation.AFTER,
+            allow=allow,
         )
     return MappingProxyType(found)
 

@@ -54,7 +54,7 @@ class Following:
     def held(self, effect: Effect) -> Effect:
         """The effect; where it would let packets of a tunnel pass that are to wait, with these held."""
         if isinstance(effect, Watch) and effect.key in self and effect.sources:
-            return replace(effect, sources=tuple(type(source)(0) for source in effect.sources[:1]), leaving=())
+            return replace(effect, sources=(), leaving=(), waiting=effect.sources, unproven=())
         return effect
 
     def park(self, key: TunnelKey, packet_id: int) -> None:

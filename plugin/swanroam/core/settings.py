@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from swanroam.model.path import IPNetwork
 from swanroam.model.tunnel import Role
 
 __all__ = ["Agreement", "Settings", "TunnelSettings"]
@@ -27,6 +28,8 @@ class TunnelSettings:
     agreement: Agreement = Agreement.NEGOTIATE
     path_validation: bool = True
     """Gateway: challenge the terminal on its new path, and return to the old one if it does not answer."""
+    allow: tuple[IPNetwork, ...] = ()
+    """Gateway: where the terminal's outer address may be; empty for anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
