@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import figures
+from tests.lab import figures, tables
 from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -97,6 +97,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if figures.measured:
         terminalreporter.section("figures")
         terminalreporter.write_line(figures.table(figures.measured))
+    for name, rows in (("attacks", tables.ATTACKS), ("faults", tables.FAULTS)):
+        if rows:
+            terminalreporter.section(name)
+            terminalreporter.write_line(tables.render(name, rows))
 
 
 def _state(show: Callable[[str], str]) -> str:

@@ -130,6 +130,15 @@ class Swanroam:
                 return tunnel
         raise LabError(f"{self._host.name}: no tunnel for {inner} in {self.tunnels()}")
 
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        self.signal(signal.SIGHUP)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def stop(self) -> int:
         """Stop with SIGTERM; returns the exit status."""
         return self._end(signal.SIGTERM)

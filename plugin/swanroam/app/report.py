@@ -10,7 +10,7 @@ from swanroam.core.table import Table
 from swanroam.core.tunnel import LastMove, Tunnel
 from swanroam.model.events import Reason
 from swanroam.model.tunnel import Role
-from swanroam.wire.ruleset import FLOODS, IMPOSSIBLE, STRANGERS, UNPROVEN
+from swanroam.wire.ruleset import FLOODS, IMPOSSIBLE, SMUGGLED, STRANGERS, UNPROVEN
 
 __all__ = ["report"]
 
@@ -18,6 +18,7 @@ __all__ = ["report"]
 FILTERED: Final = {
     FLOODS: Reason.RATE_LIMITED,
     IMPOSSIBLE: Reason.SOURCE_NOT_ALLOWED,
+    SMUGGLED: Reason.WRONG_TUNNEL,
     STRANGERS: Reason.WRONG_TUNNEL,
     UNPROVEN: Reason.NOT_VALIDATED,
 }
@@ -39,7 +40,9 @@ def report(
     `rejected`: refusals that belong to no tunnel; `filtered`: the counters of the packet filter, by name.
     """
     refused = Counter(rejected or {})
-    refused.update({FILTERED[name]: count for name, count in (filtered or {}).items() if name in FILTERED and count})
+    for name, count in (filtered or {}).items():
+        if name in FILTERED and count:
+            refused[FILTERED[name]] += count
     tunnels = sorted(table, key=lambda tunnel: (tunnel.key.name, [int(address) for address in tunnel.key.inner]))
     return {
         "role": role.value,

@@ -26,6 +26,7 @@ __all__ = [
     "DUMMIES",
     "FLOODS",
     "IMPOSSIBLE",
+    "SMUGGLED",
     "STRANGERS",
     "UNPROVEN",
     "counters_of",
@@ -45,7 +46,9 @@ IMPOSSIBLE: Final = "impossible"
 """Counts ESP of a roaming SPI from an address of this machine's own, or from a broadcast or multicast address."""
 UNPROVEN: Final = "unproven"
 """Counts ESP that was not sent to an address which had not answered a challenge yet."""
-COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT)
+SMUGGLED: Final = "smuggled"
+"""Counts messages that somebody behind this machine wanted to send through a tunnel."""
+COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT, SMUGGLED)
 HOLDING: Final = (FLOODS, IMPOSSIBLE, UNPROVEN)
 """Those of the gateway only."""
 
@@ -104,7 +107,8 @@ BUDGET: Final = "limit rate over 256 kbytes/second burst 4 mbytes"
 
 # Messages carry the same port twice, so that other traffic to that port is left alone. They are taken before the
 # kernel's policy check of the inner source: `ipsec in spi` binds the state that decrypted the packet to the inner
-# address instead. Without `bypass`: nobody but the daemon is to get them.
+# address instead. Without `bypass`: nobody but the daemon is to get them. The other end cannot tell what this daemon
+# sends from what a server behind this machine does, so what is forwarded into a tunnel must not look like a message.
 RULES: Final = """
 table inet {table}
 delete table inet {table}
@@ -112,6 +116,7 @@ table inet {table} {{
   counter {strangers} {{ }}
   counter {dummies} {{ }}
   counter {cleartext} {{ }}
+  counter {smuggled} {{ }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}{held}
   chain messages {{
@@ -129,6 +134,14 @@ table inet {table} {{
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
+  }}
+  chain smuggled {{
+    meta oifkind {{ "xfrm", "vti", "vti6" }} counter name {smuggled} drop
+    rt ipsec exists counter name {smuggled} drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    udp sport {port} udp dport {port} jump smuggled
   }}
   chain sent {{
     meta oifkind {{ "xfrm", "vti", "vti6" }} notrack accept
@@ -174,6 +187,7 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         strangers=STRANGERS,
         dummies=DUMMIES,
         cleartext=CLEARTEXT,
+        smuggled=SMUGGLED,
         priority=PRIORITY,
         identifier=f"{DUMMY_IDENTIFIER:#x}",
         magic=f"0x{DUMMY_MAGIC.hex()}",
