@@ -287,3 +287,39 @@ def test_both_charons_are_killed_and_started_again(world: World) -> None:
         world.agreed(world.terminal)
     for _ in range(4):
         survives_a_move(world)
+
+
+@pytest.mark.skipif(not GUEST, reason="says where cores go, for the whole machine")
+def test_a_daemon_that_crashes_leaves_no_core(world: World) -> None:
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    before = pattern.read_text()
+    folder = world.folder / "cores"
+    folder.mkdir()
+    pattern.write_text(f"{folder}/%e.%p")
+    try:
+        subprocess.run(["sh", "-c", "ulimit -c unlimited; kill -SEGV $$"], check=False)
+        eventually(lambda: list(folder.iterdir()), "others leave one")
+        count = len(list(folder.iterdir()))
+        for pid in pids(world.gateway):
+            subprocess.run(["prlimit", f"--pid={pid}", "--core=unlimited"], check=True)
+            os.kill(int(pid), signal.SIGSEGV)
+        eventually(lambda: not world.gateway.swanroam.running, "it is gone")
+        assert len(list(folder.iterdir())) <= count + 1, "the parent of mortal.py, which has no keys, may leave one"
+        assert not world.secrets.found_in(folder)
+    finally:
+        pattern.write_text(before)
+
+
+def test_no_key_is_in_a_log_the_store_or_the_status(world: World) -> None:
+    survives_a_move(world)
+    world.note_keys()
+    assert len(world.secrets.keys) >= 4
+    for one in world.ends:
+        assert not world.secrets.shown_by(repr(one.swanroam.status()).encode())
+        assert one.swanroam.log
+        assert list(one.swanroam.state_dir.iterdir())
+    assert world.secrets.found_in(world.folder) == []
+    planted = world.gateway.swanroam.state_dir / "planted"
+    planted.write_text(f"key={next(iter(world.secrets.keys)).hex()}")
+    assert world.secrets.found_in(world.folder) == [str(planted.relative_to(world.folder))]
+    planted.unlink()

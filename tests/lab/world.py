@@ -18,6 +18,7 @@ from tests.lab.errors import NeverCame
 from tests.lab.hosts import Host
 from tests.lab.links import Request
 from tests.lab.netns import Namespace, batch, sweep
+from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
 from tests.lab.topology import ACCESS, SERVER, Access, Topology, lay
 
@@ -157,6 +158,7 @@ class World:
         self._cleanup = contextlib.ExitStack()
         self._capture: Capture | None = None
         self._capability: str | None = None
+        self.secrets = Secrets()
         try:
             self._build()
         except BaseException:
@@ -294,6 +296,11 @@ class World:
             up.flows()
             down.flows()
             yield up, down
+
+    def note_keys(self) -> None:
+        """Take note of the keys of all tunnels."""
+        for end in self.ends:
+            self.secrets.note(end)
 
     def keep_logs(self, folder: Path) -> list[Path]:
         """Copy the logs and configurations of all hosts to a folder; returns the logs."""
