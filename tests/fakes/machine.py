@@ -152,6 +152,10 @@ class FakeFilter(Refusing, Bell):
         self.note("remove")
         self.whole = False
 
+    def counters(self) -> dict[str, int]:
+        """What the rules counted."""
+        return {"floods": 0, "strangers": 3}
+
     def process_events(self) -> bool:
         """Whether the rules are whole."""
         self.hear()

@@ -299,6 +299,11 @@ class Charon:
         """End charon at once; the kernel keeps its states."""
         self._end(signal.SIGKILL)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def restart(self) -> None:
         """Stop, start and load."""
         self.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import figures, nat_figures
+from tests.lab import figures, nat_figures, tables
 from tests.lab.charon import TunnelOptions
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -45,6 +45,7 @@ def make_world() -> Iterator[Callable[..., World]]:
             world = stack.enter_context(World(topology, tunnel))
             living.append(world)
             stack.callback(living.remove, world)
+            stack.callback(_no_key_anywhere, world)
             return world
 
         yield make
@@ -68,8 +69,10 @@ def _story(request: pytest.FixtureRequest) -> Iterator[None]:
     world: World = request.getfixturevalue("world")
     world.steady()
     _ = world.capture
+    world.note_keys()
     before = {end.name: len(end.swanroam.log) for end in world.ends}
     yield
+    world.note_keys()
     for end in world.ends:
         written = end.swanroam.log[before[end.name] :]
         assert "Traceback" not in written, f"swanroam on {end.name} logged a traceback:\n{written[-4000:]}"
@@ -100,6 +103,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if nat_figures.every:
         terminalreporter.section("figures of NATs")
         terminalreporter.write_line(nat_figures.report(ROOT / "build" / "nat-figures.json"))
+    for name, rows in (("attacks", tables.ATTACKS), ("faults", tables.FAULTS)):
+        if rows:
+            terminalreporter.section(name)
+            terminalreporter.write_line(tables.render(name, rows))
+
+
+def _no_key_anywhere(world: World) -> None:
+    """No log, store, capture or other file that the world left holds a key that the kernel had."""
+    assert not (found := world.secrets.found_in(world.folder)), f"keys are in {found}"
 
 
 def _state(show: Callable[[str], str]) -> str:

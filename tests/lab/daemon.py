@@ -33,6 +33,8 @@ class Swanroam:
         self.socket = host.folder / "swanroam.sock"
         self.state_dir = host.folder / "state"
         self.log_file = host.folder / "swanroam.log"
+        self.module = "swanroam"
+        """What is run; a story may have it run by something that injects faults."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(
@@ -66,7 +68,7 @@ class Swanroam:
             raise LabError(f"{self._host.name}: swanroam runs already")
         with self.log_file.open("ab") as log:
             self._process = self._host.namespace.spawn(
-                [sys.executable, "-m", "swanroam", "run", "--config", str(self.file)],
+                [sys.executable, "-m", self.module, "run", "--config", str(self.file)],
                 output=log,
                 environment=dict(os.environ),
             )
@@ -129,6 +131,15 @@ class Swanroam:
             if inner in tunnel["inner"]:
                 return tunnel
         raise LabError(f"{self._host.name}: no tunnel for {inner} in {self.tunnels()}")
+
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        self.send_signal(signal.SIGHUP)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def stop(self) -> int:
         """Stop with SIGTERM; returns the exit status."""

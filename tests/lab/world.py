@@ -19,6 +19,7 @@ from tests.lab.hosts import Host
 from tests.lab.links import Request, hardware_bytes
 from tests.lab.nats import NatOfLink
 from tests.lab.netns import Namespace, batch, sweep
+from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
 from tests.lab.topology import SERVER, Access, Topology, lay
 
@@ -184,6 +185,7 @@ class World:
         self._capture: Capture | None = None
         self._capability: str | None = None
         self._roams: list[End] = []
+        self.secrets = Secrets()
         try:
             self._build()
         except BaseException:
@@ -406,6 +408,11 @@ class World:
             up.flows()
             down.flows()
             yield up, down
+
+    def note_keys(self) -> None:
+        """Take note of the keys of all tunnels."""
+        for end in self.ends:
+            self.secrets.note(end)
 
     def keep_logs(self, folder: Path) -> list[Path]:
         """Copy the logs and configurations of all hosts to a folder; returns the logs."""

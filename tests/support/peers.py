@@ -287,7 +287,7 @@ class Host:
 
     def receive(self, packet: Packet) -> None:
         """A packet arrived: the packet filter holds it or lets it through."""
-        known = [each for each in self.filter.values() if packet.spi in each.spis and each.sources]
+        known = [each for each in self.filter.values() if packet.spi in each.spis and (each.sources or each.waiting)]
         free = [each for each in known if packet.source in (*each.sources, *each.leaving)]
         if not self.running or not known or free:
             self.accept(packet)

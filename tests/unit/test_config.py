@@ -2,6 +2,7 @@
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_every_key_is_taken_over() -> None:
         [tunnels.home]
         capability = "configured"
         path_validation = "off"
+        allow = ["192.0.2.0/24", "2001:db8::/32"]
         [hooks]
         disable = ["metered"]
         [hooks.run-parts]
@@ -55,6 +57,7 @@ def test_every_key_is_taken_over() -> None:
     assert (config.port, config.queue, config.log_level) == (1, 0, LogLevel.DEBUG)
     assert config.settings.of("home").agreement is Agreement.CONFIGURED
     assert not config.settings.of("home").path_validation
+    assert config.settings.of("home").allow == (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
     assert config.hooks_disabled == {"metered"}
     assert config.hook_options == {"run-parts": {"directory": "/etc/swanroam/hooks.d"}}
     assert [config.preference_of(name) for name in ("eth0", "wlan1", "wwan0")] == [20, 10, -5]
@@ -108,6 +111,9 @@ def test_a_connection_takes_from_the_star_what_is_not_said_of_it() -> None:
         ('role = "gateway"\ntunnels = "home"', "tunnels", ["a table"]),
         ('role = "gateway"\ntunnels.home = 1', "tunnels.home", ["an integer, 1", "a table"]),
         ('role = "gateway"\n[tunnels.home]\ncapabilty = "off"', "tunnels.home.capabilty", ['mean "capability"?']),
+        ('role = "gateway"\n[tunnels.home]\nallow = "192.0.2.0/24"', "tunnels.home.allow", ["an array of strings"]),
+        ('role = "gateway"\n[tunnels.home]\nallow = []', "tunnels.home.allow", ["is empty", "no such key"]),
+        ('role = "gateway"\n[tunnels.home]\nallow = ["192.0.2.1/24"]', "tunnels.home.allow", ["'192.0.2.1/24'"]),
         ('role = "gateway"\n[tunnels.home]\ncapability = "on"', "tunnels.home.capability", ['"off"']),
         ('role = "gateway"\n[tunnels.home]\ncapability = false', "tunnels.home.capability", ["a boolean, false"]),
         ('role = "gateway"\n[tunnels."my home"]\nx = 1', 'tunnels."my home".x', ["not known"]),

@@ -302,6 +302,40 @@ def test_another_user_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     assert "user 65534 may not use the control socket" in caplog.text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_silent_clients_of_another_user_do_not_keep_root_out() -> None:
+    script = (
+        "import socket, sys\n"
+        "many = [socket.socket(socket.AF_UNIX) for _ in range(8)]\n"
+        "for one in many: one.connect(sys.argv[1])\n"
+        "print(sum(one.recv(1, socket.MSG_PEEK) == b'' for one in many[2:]), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "control.sock"
+
+        async def story() -> None:
+            for opened in (path.parent, path):
+                opened.chmod(0o777)
+            silent = await asyncio.create_subprocess_exec(
+                *("/usr/bin/python3", "-c", script, str(path)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                user=65534,
+                group=os.getegid(),
+                extra_groups=[],
+            )
+            assert silent.stdin is not None
+            assert silent.stdout is not None
+            assert await silent.stdout.readline() == b"6\n", "two of eight are waited for, the others turned away"
+            assert "error" not in await exchange(path, b'{"command": "status"}\n')
+            silent.stdin.close()
+            await silent.wait()
+
+        with_server(ControlServer(path, HANDLERS, clients=4, group=os.getegid()), story)
+
+
 # The client.
 
 

@@ -1,11 +1,10 @@
 """The gateway: held packets, whom it follows, and whether the terminal is there."""
 
-from ipaddress import IPv4Address
-
 import pytest
 
+from swanroam.core.distrust import FIRST_S
 from swanroam.core.following import DEADLINE_S, LOOK_S
-from swanroam.core.gateway import CHALLENGE_DELAYS_S, DISTRUST_S, LEAVING_S
+from swanroam.core.gateway import CHALLENGE_DELAYS_S, LEAVING_S
 from swanroam.core.settings import Agreement
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
@@ -33,6 +32,7 @@ from tests.support.values import (
     INNER,
     KEY,
     OTHER_INNER,
+    SPI_DOWN,
     SPI_UP,
     A,
     B,
@@ -114,7 +114,9 @@ def test_a_verified_packet_moves_the_tunnel_and_goes_on_when_that_is_done() -> N
     effects = desk.moved(moving)
     assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, SendMessage]
     assert verdicts(effects) == [7]
-    assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,), leaving=(A,))
+    assert one(Watch, effects) == Watch(
+        key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,), leaving=(A,), unproven=(SPI_DOWN,)
+    )
     assert one(TunnelMoved, effects).trigger is Trigger.PACKET
     assert timers(effects, TimerKind.LEAVING) == [LEAVING_S]
     assert desk.tunnel.path == AT_B
@@ -171,6 +173,16 @@ def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothin
     effects = desk.message(Update(sequence=2, claimed=path(Role.GATEWAY, C).remote))
     assert some(MoveStates, effects) == []
     assert desk.tunnel.path == AT_B
+
+
+def test_an_update_does_not_take_the_tunnel_back_to_where_nobody_answered() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.moved(one(MoveStates, unanswered(desk, follow(desk, B, 10, 1))))
+    assert desk.tunnel.leaving == (B,)
+    effects = desk.message(Update(sequence=2, claimed=AT_B.remote))
+    assert effects == (Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(A,)),)
+    desk.held(B, packet_id=2)
+    assert reasons(desk.verified(2, 20)) == [Reason.NOT_VALIDATED]
 
 
 def test_two_terminals_may_swap_their_addresses() -> None:
@@ -256,9 +268,11 @@ def test_without_an_answer_in_time_the_tunnel_returns_and_the_source_is_distrust
     assert verdicts(returned) == []
     assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
     desk.expired(TimerKind.LEAVING)
-    assert reasons(desk.held(B, packet_id=2)) == [Reason.NOT_VALIDATED]
-    desk.now_s = failed_s + DISTRUST_S
-    assert len(some(VerifyPacket, desk.held(B, packet_id=3))) == 1
+    desk.held(B, packet_id=2)
+    assert reasons(desk.verified(2, 20)) == [Reason.NOT_VALIDATED]
+    desk.now_s = failed_s + FIRST_S
+    desk.held(B, packet_id=3)
+    assert len(some(MoveStates, desk.verified(3, 21))) == 1
 
 
 def test_several_moves_before_an_answer_keep_the_first_validated_path() -> None:
@@ -473,14 +487,14 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
     told = desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
     kinds = [type(effect) for effect in told]
     assert kinds.index(Watch) < kinds.index(InformCharon) < kinds.index(StartTimer)
-    assert one(Watch, told).sources == (IPv4Address(0),)
+    assert (one(Watch, told).sources, one(Watch, told).waiting) == ((), (B,))
     assert desk.held(B, packet_id=2) == ()
     assert desk.held(B, packet_id=3) == ()
     assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
     assert verdicts(desk.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})) == []
     effects = desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_B})
     assert verdicts(effects) == [2, 3]
-    assert one(Watch, effects).sources == (B,)
+    assert (one(Watch, effects).sources, one(Watch, effects).waiting) == ((B,), ())
     assert desk.expired(TimerKind.FOLLOW) == ()
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from swanroam.core.distrust import FIRST_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import Reestablish
 from swanroam.model.events import Reason
@@ -164,10 +165,16 @@ def test_a_packet_that_was_captured_and_sent_from_elsewhere_moves_the_tunnel_for
     assert world.gateway.tunnel.path == path(Role.GATEWAY, C)
     assert world.until(world.agreed, 4.0) <= 3.1
     assert world.gateway.tunnel.rejected == {Reason.NOT_VALIDATED: 1}
-    world.run(6.0)
-    world.terminal.say()
-    captured(world, C)
-    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+    for failures in range(1, 4):
+        world.run(FIRST_S * 2.0 ** (failures - 1) - 0.5)
+        world.terminal.say()
+        captured(world, C)
+        assert world.gateway.tunnel.path == path(Role.GATEWAY, A), "each time it is distrusted for longer"
+        world.run(0.5)
+        world.terminal.say()
+        captured(world, C)
+        assert world.gateway.tunnel.path == path(Role.GATEWAY, C)
+        assert world.until(world.agreed, 4.0) <= 3.1
 
 
 def test_a_packet_that_was_captured_moves_nothing_after_it_arrived() -> None:

@@ -1,7 +1,6 @@
 """Listings, ends, reauthentication, the store, and settings: what charon and the operator say."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 import pytest
 
@@ -254,7 +253,7 @@ def test_a_restarted_daemon_knows_the_tunnel_by_an_spi_and_what_was_agreed(role:
     assert tunnel.highest == {spi_of(role): 40}
     assert tunnel.path == path(role, B)
     # The gateway holds what comes until its charon, which is told, has followed.
-    assert one(Watch, effects).sources == ((IPv4Address(0),) if role is Role.GATEWAY else ())
+    assert one(Watch, effects).waiting == ((B,) if role is Role.GATEWAY else ())
     # The terminal says so again, as the gateway may have been restarted too; the gateway has no need to.
     assert len(messages(effects)) == (role is Role.TERMINAL)
     assert some(Forget, effects) == []

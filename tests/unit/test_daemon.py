@@ -275,7 +275,12 @@ def test_a_charon_that_comes_late_and_is_restarted_is_found(stage: Stage) -> Non
     stage.at_gateway()
 
     async def story(running: Running) -> None:
-        expected: Status = {"role": "gateway", "charon": {"version": "", "connected": False}, "tunnels": []}
+        expected: Status = {
+            "role": "gateway",
+            "charon": {"version": "", "connected": False},
+            "tunnels": [],
+            "rejected": {"wrong-tunnel": 3},
+        }
         assert await running.status() == expected
         with stage.charon:
             await running.tunnel()

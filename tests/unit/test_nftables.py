@@ -1,12 +1,13 @@
 """Messages of nf_tables, the rules' text, and the bookkeeping of wanted elements."""
 
 import struct
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from swanroam.errors import WireError
-from swanroam.kernel.elements import WantedElements
+from swanroam.kernel.elements import UNPROVEN_MS, WantedElements
 from swanroam.model.effects import Watch
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NetlinkMessage, attribute, nested, unpack_attributes, unpack_messages
@@ -159,6 +160,32 @@ def test_a_source_that_is_no_longer_leaving_is_removed_even_when_the_kernel_has_
     wanted.watch(watched("192.0.2.2", leaving=("192.0.2.1",)))
     settled = wanted.watch(watched("192.0.2.2"))
     assert told(settled) == [("+", "leaving", 500), ("-", "leaving", None)]
+
+
+def test_nothing_is_held_of_a_tunnel_that_may_not_move() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    assert {change.element.set_name for change in wanted.watch(watched())} == {"bound", "bound6"}
+    wanted.watch(watched("192.0.2.1"))
+    assert ("-", "roaming", None) in told(wanted.watch(watched()))
+
+
+def test_a_known_source_that_waits_is_held_in_a_way_of_its_own() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    known = watched("192.0.2.1")
+    wanted.watch(known)
+    assert told(wanted.watch(replace(known, sources=(), waiting=known.sources))) == [
+        ("+", "waiting", None),
+        ("-", "known", None),
+    ]
+
+
+def test_what_is_sent_to_an_address_that_is_not_proven_is_limited_for_a_time_at_most() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    wanted.watch(watched("192.0.2.1"))
+    (limited,) = wanted.watch(replace(watched("192.0.2.1"), unproven=(7,)))
+    assert (limited.element.set_name, limited.add, limited.timeout_ms) == ("unproven", True, UNPROVEN_MS)
+    assert limited.element.key == set_key(A, 7)
+    assert told(wanted.watch(watched("192.0.2.1")))[-1] == ("-", "unproven", None)
 
 
 def test_ipv6_sources_are_in_sets_of_their_own() -> None:

@@ -79,11 +79,17 @@ def test_a_tunnel_is_told_in_the_words_of_the_contract() -> None:
                 "rejected": {"bad-icv": 1, "old-sequence": 3},
             }
         ],
+        "rejected": {},
     }
 
 
 def test_without_tunnels_and_without_charon_there_is_an_answer_all_the_same() -> None:
-    expected: Status = {"role": "terminal", "charon": {"version": "", "connected": False}, "tunnels": []}
+    expected: Status = {
+        "role": "terminal",
+        "charon": {"version": "", "connected": False},
+        "tunnels": [],
+        "rejected": {},
+    }
     assert status_of(role=Role.TERMINAL, connected=False, version="") == expected
 
 
@@ -171,3 +177,16 @@ def test_tunnels_come_in_the_order_of_names_and_inner_addresses() -> None:
         ("home", ["10.3.0.2"]),
         ("work", ["10.3.0.1"]),
     ]
+
+
+def test_refusals_that_belong_to_no_tunnel_are_told_with_those_of_the_packet_filter() -> None:
+    answer = report(
+        Role.GATEWAY,
+        Table(),
+        connected=True,
+        version="",
+        epoch_s=0.0,
+        rejected={Reason.UNKNOWN_SPI: 2, Reason.WRONG_TUNNEL: 1},
+        filtered={"floods": 7, "impossible": 0, "strangers": 3, "dummies": 4, "unproven": 5},
+    )
+    assert answer["rejected"] == {"not-validated": 5, "rate-limited": 7, "unknown-spi": 2, "wrong-tunnel": 4}

@@ -1,6 +1,6 @@
 """What the daemon opens on this machine, behind one door: the tests bring a machine of their own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,9 @@ class Filter(ports.Filter, Source, Protocol):
 
     def remove(self) -> None:
         """Remove the rules. Raises KernelRefused."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Packets counted by the rules, by name. Raises KernelRefused."""
 
     def process_events(self) -> bool:
         """Whether the rules are still whole."""

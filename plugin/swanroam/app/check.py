@@ -113,6 +113,8 @@ FEATURES: Final = (
     Feature("NF_TABLES", "nf_tables", "the packet filter"),
     Feature("NFT_QUEUE", "nft_queue", "packets that the daemon reads"),
     Feature("NETFILTER_NETLINK_QUEUE", "nfnetlink_queue", "packets that the daemon reads"),
+    Feature("NFT_LIMIT", "nft_limit", "bounds on what a flood may ask of the daemon"),
+    Feature("NFT_FIB_INET", "nft_fib_inet", "telling addresses of this machine from others"),
     Feature("NFT_XFRM", "nft_xfrm", "telling packets that came out of a tunnel from others"),
 )
 OFFLOADS: Final = ("esp4_offload", "esp6_offload")

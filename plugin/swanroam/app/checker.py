@@ -9,7 +9,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Final, TypeVar
+
+from swanroam.model.path import IPNetwork
 
 __all__ = ["Problems", "Table", "describe", "suggestion"]
 
@@ -128,6 +131,22 @@ class Table:
             if not isinstance(item, str):
                 self.complain(f"{key}", f"has {describe(item)} at index {index}; accepted: an array of strings")
         return tuple(item for item in value if isinstance(item, str))
+
+    def networks(self, key: str, default: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
+        """An array of networks, such as "192.0.2.0/24"; one that is empty would let nothing in, and is an error."""
+        if key not in self._values:
+            self._taken.append(key)
+            return default
+        texts = self.texts(key)
+        if self._values[key] == []:
+            self.complain(key, "is empty; accepted: at least one network, or no such key for any")
+        found: list[IPNetwork] = []
+        for text in texts:
+            try:
+                found.append(ip_network(text))
+            except ValueError:
+                self.complain(key, f'has {describe(text)}; accepted: a network, such as "192.0.2.0/24"')
+        return tuple(found)
 
     def table(self, key: str) -> "Table":
         """A table, empty when absent."""

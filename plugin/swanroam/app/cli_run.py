@@ -9,6 +9,7 @@ import click
 from swanroam.app.cli import config_option, fail, resolve
 from swanroam.app.config import Config, load
 from swanroam.app.logs import setup
+from swanroam.app.secrecy import keep_secrets
 from swanroam.errors import ConfigError, SwanroamError
 
 __all__ = ["run"]
@@ -23,6 +24,7 @@ def run(file: Path) -> None:
     except ConfigError as error:
         fail(error, 2)
     setup(config.log_level)
+    keep_secrets()
     # After the configuration was checked: the daemon and its libraries take seconds to load on a small machine.
     daemon = cast("Callable[[Config, Path], int]", resolve("swanroam.app.daemon:run"))
     try:

@@ -13,6 +13,7 @@ preference = { "eth*" = 20, "wlan*" = 10 }         terminal: by interface patter
 capability = "negotiate" | "configured" | "off"    "negotiate" by default
 path_validation = "after" | "off"                  "after" by default
 mobike = true | false                              what swanctl.conf says; told apart by itself but behind a NAT
+allow = ["192.0.2.0/24", ...]                      gateway: networks that the terminal may be in; any by default
 
 [hooks]
 disable = ["NAME", ...]                            implementations that are not loaded
@@ -215,11 +216,13 @@ def _tunnels(tunnels: Table) -> Mapping[str, TunnelSettings]:
         agreement = table.word("capability", Agreement, common.agreement)
         validation = table.word("path_validation", PathValidation, validation) or validation
         mobike = table.flag("mobike", common.mobike)
+        allow = table.networks("allow", common.allow)
         table.finish()
         found[name] = TunnelSettings(
             agreement=agreement or common.agreement,
             path_validation=validation is PathValidation.AFTER,
             mobike=mobike,
+            allow=allow,
         )
     return MappingProxyType(found)
 

@@ -2,8 +2,9 @@
 
     {"command": "status"}          {"role": "gateway", ...}          or          {"error": "..."}
 
-Only root, the daemon's own user and members of the group `swanroam` are answered. A client that is slow, silent, gone
-or floods costs the daemon a bounded number of bytes and seconds.
+Only root, the daemon's own user and members of the group `swanroam` are answered, whatever the command is: the kernel
+says who is at the other end. A client that is slow, silent, gone or floods costs the daemon a bounded number of bytes
+and seconds, and nobody but root can take more than half of the places.
 """
 
 import asyncio
@@ -93,7 +94,8 @@ class ControlServer:
     ) -> None:
         self._path, self._handlers, self._timeout_s, self._clients = path, handlers, timeout_s, clients
         self._group = group_id() if group is None else group
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """Each client's, with its user."""
         self._stopped = False
         self._server: asyncio.Server
         self._inode: tuple[int, int]
@@ -118,18 +120,27 @@ class ControlServer:
                 self._path.unlink()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._stopped or len(self._tasks) >= self._clients:
+        try:
+            peer = Peer.of(writer.get_extra_info("socket"))
+        except OSError:
+            peer = None  # gone already
+        if peer is None or self._stopped or not self._has_place(peer.uid):
             writer.transport.abort()
             return
-        task = asyncio.create_task(self._serve(reader, writer), name="control client")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = asyncio.create_task(self._serve(reader, writer, peer), name="control client")
+        self._tasks[task] = peer.uid
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         # Not in the task itself: one that is cancelled before its first step runs none of its code.
         task.add_done_callback(lambda _: writer.transport.abort())
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _has_place(self, uid: int) -> bool:
+        """Whether one more client of this user is served."""
+        others = sum(user != 0 for user in self._tasks.values())
+        return len(self._tasks) < self._clients and (uid == 0 or others < max(1, self._clients // 2))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
         try:
-            answer = await self._answer(reader, writer)
+            answer = await self._answer(reader, peer)
             async with asyncio.timeout(self._timeout_s):
                 writer.write(answer + b"\n")
                 await writer.drain()
@@ -138,8 +149,7 @@ class ControlServer:
         except (OSError, TimeoutError) as error:
             log.debug("a client of the control socket left or stalled: %s", error)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        peer = Peer.of(writer.get_extra_info("socket"))
+    async def _answer(self, reader: asyncio.StreamReader, peer: Peer) -> bytes:
         if not may_ask(peer, os.geteuid(), self._group):
             log.warning("process %d of user %d may not use the control socket", peer.pid, peer.uid)
             return _error(f"not permitted: root or group {GROUP} only")

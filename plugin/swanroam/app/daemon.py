@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -299,7 +299,16 @@ class Daemon:
             connected=self._lister.connected,
             version=self._lister.version,
             epoch_s=time.time() - self._clock(),
+            rejected=self._core.rejected,
+            filtered=self._filtered(),
         )
+
+    def _filtered(self) -> Mapping[str, int]:
+        try:
+            return self._filter.counters()
+        except KernelRefused as error:
+            log.debug("the counters of the packet filter cannot be read: %s", error)  # it is being repaired
+            return {}
 
     def _watch(self, descriptor: int, read: Callable[[], object]) -> None:
         self._loop.add_reader(descriptor, read)

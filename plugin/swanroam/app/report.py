@@ -1,22 +1,54 @@
 """The table as `swanroam status` shows it."""
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from swanroam.app.status import ChildStatus, MoveStatus, Status, TunnelStatus
 from swanroam.core.table import Table
 from swanroam.core.tunnel import LastMove, Tunnel
+from swanroam.model.events import Reason
 from swanroam.model.tunnel import Role
+from swanroam.wire.ruleset import FLOODS, IMPOSSIBLE, SMUGGLED, STRANGERS, UNPROVEN
 
 __all__ = ["report"]
 
 
-def report(role: Role, table: Table, *, connected: bool, version: str, epoch_s: float) -> Status:
-    """The status of a daemon; `epoch_s` is what the monotonic clock has to be added to for the time of day."""
+FILTERED: Final = {
+    FLOODS: Reason.RATE_LIMITED,
+    IMPOSSIBLE: Reason.SOURCE_NOT_ALLOWED,
+    SMUGGLED: Reason.WRONG_TUNNEL,
+    STRANGERS: Reason.WRONG_TUNNEL,
+    UNPROVEN: Reason.NOT_VALIDATED,
+}
+"""What the packet filter refuses, in our words."""
+
+
+def report(
+    role: Role,
+    table: Table,
+    *,
+    connected: bool,
+    version: str,
+    epoch_s: float,
+    rejected: Mapping[Reason, int] | None = None,
+    filtered: Mapping[str, int] | None = None,
+) -> Status:
+    """The status of a daemon; `epoch_s` is what the monotonic clock has to be added to for the time of day.
+
+    `rejected`: refusals that belong to no tunnel; `filtered`: the counters of the packet filter, by name.
+    """
+    refused = Counter(rejected or {})
+    for name, count in (filtered or {}).items():
+        if name in FILTERED and count:
+            refused[FILTERED[name]] += count
     tunnels = sorted(table, key=lambda tunnel: (tunnel.key.name, [int(address) for address in tunnel.key.inner]))
     return {
         "role": role.value,
         "charon": {"version": version, "connected": connected},
         "tunnels": [_tunnel(tunnel, epoch_s) for tunnel in tunnels],
+        "rejected": {reason.value: count for reason, count in sorted(refused.items())},
     }
 
 

@@ -63,3 +63,5 @@ class Status(TypedDict):
     role: str
     charon: CharonStatus
     tunnels: list[TunnelStatus]
+    rejected: dict[str, int]
+    """Number of refusals by reason that belong to no tunnel, those of the packet filter among them."""

@@ -28,7 +28,6 @@ from swanroam.model.effects import (
     Watch,
 )
 from swanroam.model.events import TimerId, TimerKind
-from swanroam.model.path import Endpoint, IPAddress, Origin
 from swanroam.model.tunnel import Role, TunnelKey
 
 __all__ = ["DEADLINE_S", "LOOK_S", "Following"]
@@ -80,7 +79,7 @@ class Following:
     def held(self, effect: Effect) -> Effect:
         """The effect; where it would let packets of a tunnel pass that are to wait, with these held."""
         if isinstance(effect, Watch) and effect.key in self and effect.sources:
-            return replace(effect, sources=tuple(map(_nobody, effect.sources[:1])), leaving=())
+            return replace(effect, sources=(), leaving=(), waiting=effect.sources, unproven=())
         return effect
 
     def park(self, key: TunnelKey, packet_id: int) -> tuple[Effect, ...]:
@@ -126,9 +125,3 @@ class Following:
             return ()
         verdicts = tuple(GiveVerdict(packet_id=packet_id) for packet_id in wait.packets)
         return (*verdicts, StopTimer(TimerId(key, TimerKind.FOLLOW)))
-
-
-def _nobody(origin: Origin) -> IPAddress:
-    """An address that no packet comes from, of the same family."""
-    address = origin.address if isinstance(origin, Endpoint) else origin
-    return type(address)(0)

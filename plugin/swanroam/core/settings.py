@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from swanroam.model.path import IPNetwork
 from swanroam.model.tunnel import IkeSa, Role
 
 __all__ = ["Agreement", "Settings", "TunnelSettings"]
@@ -29,6 +30,8 @@ class TunnelSettings:
     """Gateway: challenge the terminal on its new path, and return to the old one if it does not answer."""
     mobike: bool | None = None
     """Whether charon moves the tunnels of this connection with MOBIKE; None: as far as can be told."""
+    allow: tuple[IPNetwork, ...] = ()
+    """Gateway: where the terminal's outer address may be; empty for anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,8 @@ class Core:
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovery = Recovery()
         self._following = Following()
+        self.rejected: dict[Reason, int] = {}
+        """Refusals that belong to no tunnel."""
 
     def remember(self, tunnels: Iterable[tuple[Tunnel, frozenset[int]]]) -> None:
         """Tunnels from the store with their inbound SPIs: believed when charon still has one of the SPIs."""
@@ -285,9 +287,10 @@ class Core:
     def _on_held(self, event: PacketHeld) -> tuple[Effect, ...]:
         tunnel = self.table.by_spi(event.spi)
         if tunnel is None or tunnel.role is Role.TERMINAL:
+            detail = f"SPI {event.spi:08x}"
             return (
                 GiveVerdict(packet_id=event.packet_id),
-                PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=f"SPI {event.spi:08x}"),
+                self._nobodys(PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=detail)),
             )
         self._flights.held[event.packet_id] = event
         if tunnel.key in self._following and event.origin == tunnel.path.origin:
@@ -305,7 +308,8 @@ class Core:
         if tunnel.key in self._flights:
             self._flights.wait(tunnel.key, event)
             return ()
-        return self._apply(gateway.on_verified(tunnel, held, event), event.packet_id)
+        allow = self.settings.of(tunnel.key.name).allow
+        return self._apply(gateway.on_verified(tunnel, held, event, allow), event.packet_id)
 
     def _on_move_finished(self, event: MoveFinished) -> tuple[Effect, ...]:
         flight = self._flights.finish(event.key)
@@ -351,7 +355,7 @@ class Core:
     def _on_message(self, event: MessageReceived) -> tuple[Effect, ...]:
         tunnel = self.table.by_inner(event.inner)
         if tunnel is None:
-            return (PacketRejected(key=None, reason=Reason.WRONG_TUNNEL, source=event.inner),)
+            return (self._nobodys(PacketRejected(key=None, reason=Reason.WRONG_TUNNEL, source=event.inner)),)
         step = self._answer(tunnel, event)
         if step is None:
             refused = PacketRejected(key=tunnel.key, reason=Reason.BAD_MESSAGE, source=event.peer)
@@ -381,7 +385,7 @@ class Core:
             case Update() if tunnel.key in self._flights:
                 return tunnel, ()  # sent again, to be judged by what is true then
             case Update() as update if not terminal_role and tunnel.capability.allows_moves:
-                return gateway.on_update(tunnel, update, own, peer)
+                return gateway.on_update(tunnel, update, own, peer, event.at_s)
             case Update() if not terminal_role:
                 return capability.on_unagreed_update(tunnel, self.settings)
             case PathResponse() as response if not terminal_role:
@@ -424,6 +428,11 @@ class Core:
                 return self._apply(gateway.on_leaving_timer(tunnel))
             case _:
                 assert_never(kind)
+
+    def _nobodys(self, rejected: PacketRejected) -> PacketRejected:
+        """Count a refusal that belongs to no tunnel."""
+        self.rejected[rejected.reason] = self.rejected.get(rejected.reason, 0) + 1
+        return rejected
 
     def _apply(self, step: Step, packet_id: int | None = None) -> tuple[Effect, ...]:
         """Keep what a decision made of its tunnel; `packet_id` is the held packet that it was about."""

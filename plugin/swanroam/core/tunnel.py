@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from swanroam.core.damping import Damping
+from swanroam.core.distrust import Distrust
 from swanroam.model.effects import Trigger
 from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress, Origin, Path
@@ -104,8 +106,10 @@ class Tunnel:
     """Highest sequence number that moved the tunnel, by inbound SPI."""
     validated_path: Path | None = None
     """Gateway: the path to return to."""
-    distrusted: tuple[tuple[IPAddress, float], ...] = ()
-    """Gateway: sources that did not answer a challenge, each with the time until which it may not move the tunnel."""
+    distrusted: tuple[Distrust, ...] = ()
+    """Gateway: sources that did not answer a challenge."""
+    damping: Damping = field(default_factory=Damping)
+    """Gateway: how much it moved of late."""
     leaving: tuple[Origin, ...] = ()
     """Gateway: the previous source, from which late packets may come."""
     untold: bool = False

@@ -1,6 +1,6 @@
 """What packet filter and charon have to know of a tunnel; the same for every decision that changes it."""
 
-from swanroam.core.tunnel import Tunnel
+from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, InformCharon, RemindCharon, Watch
 from swanroam.model.path import Path
 from swanroam.model.tunnel import Role
@@ -12,7 +12,10 @@ def watch(tunnel: Tunnel) -> Watch:
     """What the packet filter has to know of the tunnel now."""
     sources = tunnel.origins if tunnel.guarded else ()
     leaving = tunnel.leaving if tunnel.guarded else ()
-    return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving)
+    unproven = tuple(child.spi_out for child in tunnel.children) if tunnel.phase is Phase.VALIDATING else ()
+    return Watch(
+        key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving, unproven=unproven
+    )
 
 
 def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:

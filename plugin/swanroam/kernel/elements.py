@@ -11,18 +11,15 @@ from swanroam.wire.nftables import Element, ElementChange, set_key
 
 __all__ = ["WantedElements"]
 
-LEAVING: Final = frozenset(("leaving", "leaving6", "leaving_udp", "leaving_udp6"))
+FORMS: Final = ("", "6", "_udp", "_udp6")
+"""How sets are named for IPv4, IPv6, and ESP in UDP over each."""
+LEAVING: Final = frozenset(f"leaving{form}" for form in FORMS)
+UNPROVEN: Final = frozenset(f"unproven{form}" for form in FORMS)
+UNPROVEN_MS: Final = 10_000
+"""A daemon that was killed must not leave a tunnel limited: longer than any validation takes, and no longer."""
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
-ORDER: Final = (
-    *sorted(LEAVING),
-    "known",
-    "known6",
-    "known_udp",
-    "known_udp6",
-    "bound",
-    "bound6",
-    "roaming",
-    "roaming_udp",
+ORDER: Final = tuple(
+    f"{name}{form}" for name in ("leaving", "known", "waiting", "unproven", "bound", "roaming") for form in FORMS
 )
 
 
@@ -54,7 +51,8 @@ class WantedElements:
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)
-            if not self._holds:
+            # Without a source that is known every packet would be held, of a tunnel that may not move.
+            if not self._holds or not (watch.sources or watch.waiting):
                 continue
             yield Element("roaming", set_key(spi))
             yield Element("roaming_udp", set_key(spi))
@@ -62,6 +60,11 @@ class WantedElements:
                 yield _origin("known", source, spi)
             for source in watch.leaving:
                 yield _origin("leaving", source, spi)
+            for source in watch.waiting:
+                yield _origin("waiting", source, spi)
+        for spi in watch.unproven if self._holds else ():
+            for source in watch.sources:
+                yield _origin("unproven", source, spi)
 
     def _replace(self, key: TunnelKey, wanted: frozenset[Element]) -> list[ElementChange]:
         had = self._watched.pop(key, frozenset())
@@ -75,12 +78,13 @@ class WantedElements:
             self._watched[key] = wanted
         changes = [self._addition(element) for element in new]
         # The kernel may have forgotten these already, and refuses to remove what is not there.
-        changes += [self._addition(element) for element in gone if element.set_name in LEAVING]
+        changes += [self._addition(element) for element in gone if element.set_name in LEAVING | UNPROVEN]
         changes += [ElementChange(element, add=False) for element in gone]
         return sorted(changes, key=_order)
 
     def _addition(self, element: Element) -> ElementChange:
-        return ElementChange(element, add=True, timeout_ms=self._leaving_ms if element.set_name in LEAVING else None)
+        timeout_ms = self._leaving_ms if element.set_name in LEAVING else None
+        return ElementChange(element, add=True, timeout_ms=UNPROVEN_MS if element.set_name in UNPROVEN else timeout_ms)
 
 
 def _element(name: str, address: IPAddress, *fields: Origin | int) -> Element:

@@ -29,7 +29,7 @@ from swanroam.wire.nftables import (
     pack_transactions,
     unpack_counter,
 )
-from swanroam.wire.ruleset import COUNTERS, ruleset
+from swanroam.wire.ruleset import counters_of, ruleset
 
 __all__ = ["PacketFilter"]
 
@@ -129,9 +129,9 @@ class PacketFilter:
         return self._whole
 
     def counters(self) -> dict[str, int]:
-        """Packets counted by the rules, by the names in swanroam.wire.ruleset.COUNTERS."""
+        """Packets counted by the rules, by the names that swanroam.wire.ruleset has for them."""
         counts = {}
-        for name in COUNTERS:
+        for name in counters_of(self._role):
             answers = self._requests.request(f"nft counter {name}", Change.GETOBJ, counter_query(self._table, name))
             try:
                 counts[name] = sum(unpack_counter(answer) for answer in answers)

@@ -63,6 +63,10 @@ class Watch:
     """Outer sources that may send on these SPIs without being held; empty on the terminal, where nothing is held."""
     leaving: tuple[Origin, ...] = ()
     """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
+    waiting: tuple[Origin, ...] = ()
+    """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
+    unproven: tuple[int, ...] = ()
+    """Outbound SPIs of a tunnel whose `sources` have not answered a challenge yet: what is sent there is limited."""
 
 
 @dataclass(frozen=True, slots=True)

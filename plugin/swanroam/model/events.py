@@ -40,6 +40,8 @@ class Reason(StrEnum):
     VETOED = "vetoed"
     KERNEL_REFUSED = "kernel-refused"
     NOT_VALIDATED = "not-validated"
+    FLAPPING = "flapping"
+    RATE_LIMITED = "rate-limited"
     WRONG_TUNNEL = "wrong-tunnel"
     BAD_MESSAGE = "bad-message"
 

@@ -9,7 +9,7 @@ flags (nested, network byte order) and no part of it.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Final
 
@@ -59,7 +59,8 @@ class NetlinkMessage:
     flags: int
     sequence: int
     port: int
-    payload: bytes
+    payload: bytes = field(repr=False)
+    """May hold keys, and is not shown."""
 
     @property
     def error(self) -> int:

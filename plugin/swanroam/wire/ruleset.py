@@ -3,10 +3,15 @@
     set       key                      packets
     known     outer source . SPI       ESP that goes on untouched
     leaving   outer source . SPI       the same, for sources that a tunnel has just left; the kernel forgets them
-    roaming   SPI                      other ESP of these SPIs is held for the daemon
+    waiting   outer source . SPI       ESP that is held without being verified, while charon follows a move
+    roaming   SPI                      other ESP of these SPIs is held for the daemon, which verifies it
+    askers    outer source             how much of that there was from each source, and
+    asked     SPI                      of each SPI; what is beyond the limits goes on as if there were no daemon
+    unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
+    spent     SPI                      how much of that there was; what is beyond the limit is dropped
     bound     SPI . inner address      in-tunnel messages that the daemon may read
-    (known6, leaving6, bound6: the same for IPv6; known_udp, leaving_udp, roaming_udp and so on: for ESP in UDP, where
-    the outer source is an address and a port)
+    (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
+    source is an address and a port)
 
 The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
 unknown source, and in-tunnel messages, reach the daemon.
@@ -17,7 +22,19 @@ from typing import Final
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
-__all__ = ["CLEARTEXT", "COUNTERS", "DUMMIES", "NATT_PORT", "STRANGERS", "messages_queue", "ruleset"]
+__all__ = [
+    "CLEARTEXT",
+    "DUMMIES",
+    "FLOODS",
+    "IMPOSSIBLE",
+    "NATT_PORT",
+    "SMUGGLED",
+    "STRANGERS",
+    "UNPROVEN",
+    "counters_of",
+    "messages_queue",
+    "ruleset",
+]
 
 STRANGERS: Final = "strangers"
 """Counts messages whose inner address is not bound to the SPI that they came by."""
@@ -25,7 +42,17 @@ DUMMIES: Final = "dummies"
 """Counts dummies that were dropped after decapsulation."""
 CLEARTEXT: Final = "cleartext"
 """Counts messages and dummies that would have left this machine outside of a tunnel."""
-COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT)
+FLOODS: Final = "floods"
+"""Counts ESP of a roaming SPI from an unknown source that was beyond the limits, and went on unseen."""
+IMPOSSIBLE: Final = "impossible"
+"""Counts ESP of a roaming SPI from an address of this machine's own, or from a broadcast or multicast address."""
+UNPROVEN: Final = "unproven"
+"""Counts ESP that was not sent to an address which had not answered a challenge yet."""
+SMUGGLED: Final = "smuggled"
+"""Counts messages that somebody behind this machine wanted to send through a tunnel."""
+COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT, SMUGGLED)
+HOLDING: Final = (FLOODS, IMPOSSIBLE, UNPROVEN)
+"""Those of the gateway only."""
 
 NATT_PORT: Final = 4500
 """Where ESP in UDP arrives (RFC 3948 section 2.1)."""
@@ -33,35 +60,71 @@ NATT_PORT: Final = 4500
 # Before connection tracking (-200), so that what is consumed here leaves no trace there.
 PRIORITY: Final = "raw"
 
-HELD: Final = """
-  set known {{ typeof ip saddr . esp spi; }}
-  set known6 {{ typeof ip6 saddr . esp spi; }}
-  set leaving {{ typeof ip saddr . esp spi; flags timeout; }}
-  set leaving6 {{ typeof ip6 saddr . esp spi; flags timeout; }}
-  set known_udp {{ typeof ip saddr . udp sport . @th,64,32; }}
-  set known_udp6 {{ typeof ip6 saddr . udp sport . @th,64,32; }}
-  set leaving_udp {{ typeof ip saddr . udp sport . @th,64,32; flags timeout; }}
-  set leaving_udp6 {{ typeof ip6 saddr . udp sport . @th,64,32; flags timeout; }}
+SETS: Final = """
+  set known{form} {{ typeof {source} . {spi}; }}
+  set leaving{form} {{ typeof {source} . {spi}; flags timeout; }}
+  set waiting{form} {{ typeof {source} . {spi}; }}
+  set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
+
+HELD: Final = """{sets}
   set roaming {{ typeof esp spi; }}
-  set roaming_udp {{ typeof @th,64,32; }}
-  chain held {{
-    ip saddr . esp spi @known accept
-    ip6 saddr . esp spi @known6 accept
-    ip saddr . esp spi @leaving accept
-    ip6 saddr . esp spi @leaving6 accept
-    esp spi @roaming queue flags bypass to {queue}
-  }}
-  chain held_udp {{
-    ip saddr . udp sport . @th,64,32 @known_udp accept
-    ip6 saddr . udp sport . @th,64,32 @known_udp6 accept
-    ip saddr . udp sport . @th,64,32 @leaving_udp accept
-    ip6 saddr . udp sport . @th,64,32 @leaving_udp6 accept
-    @th,64,32 @roaming_udp queue flags bypass to {queue}
+  set roaming_udp {{ typeof {udp_spi}; }}
+  set askers {{ type ipv4_addr; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set askers6 {{ type ipv6_addr; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set asked {{ typeof esp spi; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set asked_udp {{ typeof {udp_spi}; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set spent {{ typeof esp spi; size {askers}; flags dynamic,timeout; timeout 1m; }}
+  set spent_udp {{ typeof {udp_spi}; size {askers}; flags dynamic,timeout; timeout 1m; }}
+  counter {floods} {{ }}
+  counter {impossible} {{ }}
+  counter {unproven} {{ }}
+  chain limited {{
+    fib saddr type {{ local, broadcast, multicast }} counter name {impossible} accept
+    update @askers {{ ip saddr {per_source} }} counter name {floods} accept
+    update @askers6 {{ ip6 saddr and ffff:ffff:ffff:ffff:: {per_source} }} counter name {floods} accept
+  }}{chains}
+  chain unproven {{
+    type filter hook postrouting priority filter; policy accept;
+    ip daddr . esp spi @unproven update @spent {{ esp spi {budget} }} counter name {unproven} drop
+    ip6 daddr . esp spi @unproven6 update @spent {{ esp spi {budget} }} counter name {unproven} drop
+    udp sport != {natt} accept
+    ip daddr . udp dport . {udp_spi} @unproven_udp update @spent_udp {{ {udp_spi} {budget} }} \
+      counter name {unproven} drop
+    ip6 daddr . udp dport . {udp_spi} @unproven_udp6 update @spent_udp {{ {udp_spi} {budget} }} \
+      counter name {unproven} drop
   }}"""
+
+CHAIN: Final = """
+  chain {name} {{
+    {source} . {spi} @known{form} accept
+    {source6} . {spi} @known{form}6 accept
+    {source} . {spi} @leaving{form} accept
+    {source6} . {spi} @leaving{form}6 accept
+    {source} . {spi} @waiting{form} queue flags bypass to {queue}
+    {source6} . {spi} @waiting{form}6 queue flags bypass to {queue}
+    {spi} != @roaming{form} accept
+    jump limited
+    update @asked{form} {{ {spi} {per_spi} }} counter name {floods} accept
+    queue flags bypass to {queue}
+  }}"""
+
+# Verifying costs the daemon some tenths of a millisecond. A terminal that moves in the middle of a fast upload has all
+# its packets held until the move is done, some ten milliseconds, hence the burst; of what comes later, one packet is
+# enough to move. An IPv6 source is a network of 64 bits: whoever has one address of it has all of them.
+PER_SOURCE: Final = "limit rate over 64/second burst 512 packets"
+PER_SPI: Final = "limit rate over 256/second burst 1024 packets"
+ASKERS: Final = 16384
+"""Sources, and SPIs, that are counted at a time. Of more than these the limit of the SPI is what is left."""
+# RFC 9000 section 8 allows an address that is not validated three times what came from there. At the moment of a move
+# that is one packet, so a download would stop for the round trip that validation takes, and unlike QUIC we can only
+# drop. So there is a budget: enough for that round trip at 100 Mbit/s over 300 ms. It is the tunnel's, whatever
+# addresses it moves to, and fills up again at 2 Mbit/s: that is what can be made to go to a victim for longer.
+BUDGET: Final = "limit rate over 256 kbytes/second burst 4 mbytes"
 
 # Messages carry the same port twice, so that other traffic to that port is left alone. They are taken before the
 # kernel's policy check of the inner source: `ipsec in spi` binds the state that decrypted the packet to the inner
-# address instead. Without `bypass`: nobody but the daemon is to get them.
+# address instead. Without `bypass`: nobody but the daemon is to get them. The other end cannot tell what this daemon
+# sends from what a server behind this machine does, so what is forwarded into a tunnel must not look like a message.
 RULES: Final = """
 table inet {table}
 delete table inet {table}
@@ -69,6 +132,7 @@ table inet {table} {{
   counter {strangers} {{ }}
   counter {dummies} {{ }}
   counter {cleartext} {{ }}
+  counter {smuggled} {{ }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}{held}
   chain messages {{
@@ -86,6 +150,14 @@ table inet {table} {{
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
+  }}
+  chain smuggled {{
+    meta oifkind {{ "xfrm", "vti", "vti6" }} counter name {smuggled} drop
+    rt ipsec exists counter name {smuggled} drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    udp sport {port} udp dport {port} jump smuggled
   }}
   chain sent {{
     meta oifkind {{ "xfrm", "vti", "vti6" }} notrack accept
@@ -107,6 +179,11 @@ def messages_queue(queue: int) -> int:
     return queue + 1
 
 
+def counters_of(role: Role) -> tuple[str, ...]:
+    """Names of the counters in the rules of a role."""
+    return (*COUNTERS, *HOLDING) if role is Role.GATEWAY else COUNTERS
+
+
 def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
     """The rules of one role, replacing a table of that name in the same transaction.
 
@@ -121,14 +198,50 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         messages=messages_queue(queue),
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
-        held=HELD.format(queue=queue) if gateway else "",
+        held=_held(queue) if gateway else "",
         jump_held="esp : jump held, " if gateway else "",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
         strangers=STRANGERS,
         dummies=DUMMIES,
         cleartext=CLEARTEXT,
+        smuggled=SMUGGLED,
         priority=PRIORITY,
         identifier=f"{DUMMY_IDENTIFIER:#x}",
         magic=f"0x{DUMMY_MAGIC.hex()}",
+    )
+
+
+PLAIN: Final = "esp spi"
+IN_UDP: Final = "@th,64,32"
+"""The SPI behind a UDP header."""
+
+
+def _held(queue: int) -> str:
+    sets, chains = "", ""
+    for form, port, target_port, spi in (("", "", "", PLAIN), ("_udp", " . udp sport", " . udp dport", IN_UDP)):
+        for version in ("", "6"):
+            source, target = f"ip{version} saddr{port}", f"ip{version} daddr{target_port}"
+            sets += SETS.format(form=form + version, source=source, target=target, spi=spi)
+        chains += CHAIN.format(
+            name=f"held{form}",
+            form=form,
+            source=f"ip saddr{port}",
+            source6=f"ip6 saddr{port}",
+            spi=spi,
+            queue=queue,
+            per_spi=PER_SPI,
+            floods=FLOODS,
+        )
+    return HELD.format(
+        sets=sets,
+        chains=chains,
+        udp_spi=IN_UDP,
+        natt=NATT_PORT,
+        askers=ASKERS,
+        per_source=PER_SOURCE,
+        budget=BUDGET,
+        floods=FLOODS,
+        impossible=IMPOSSIBLE,
+        unproven=UNPROVEN,
     )

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from captures import Capture, inject
+from captures import Capture, flood, inject, say
 from loop import Loop
 from transfers import Fetch, Serve
 from udp import Receiver, Sender
@@ -20,12 +20,13 @@ def main() -> None:
     loop = Loop()
     workers: dict[str, Sender | Receiver | Serve | Fetch | Capture] = {}
     kinds = {"send": Sender, "receive": Receiver, "serve": Serve, "fetch": Fetch, "capture": Capture}
+    deeds = {"inject": inject, "flood": flood, "say": say}
     pending = b""
 
     def answer(command: dict) -> object:
         what = command.pop("do")
-        if what == "inject":
-            return inject(**command)
+        if what in deeds:
+            return deeds[what](**command)
         name = command.pop("name")
         if what in kinds:
             if name in workers:

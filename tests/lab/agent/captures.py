@@ -3,6 +3,7 @@
 import ctypes
 import socket
 import struct
+import time
 
 from udp import SO_TIMESTAMPNS, arrival_ns
 
@@ -109,6 +110,32 @@ class Capture:
         """Stop."""
         self._loop.forget(self._socket.fileno())
         self._socket.close()
+
+
+def flood(packet, destination, count, per_second=0, network="203.0.113.0"):
+    """Send an IPv4 packet many times, each time with another source out of a network of 16 bits; returns how often."""
+    data = bytearray(bytes.fromhex(packet))
+    base = struct.unpack("!I", socket.inet_aton(network))[0] & 0xFFFF0000
+    sent, began_s = 0, time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for number in range(count):
+            data[12:16] = struct.pack("!I", base | (number * 40503 + 257) & 0xFFFF)
+            try:
+                sent += raw.sendto(bytes(data), (destination, 0)) > 0
+            except OSError:  # a full queue, or a source that the kernel does not take
+                continue
+            ahead_s = number / per_second - (time.monotonic() - began_s) if per_second else 0
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+    return sent
+
+
+def say(source, source_port, destination, port, payload):
+    """Send one UDP datagram."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((source, source_port))
+        return sock.sendto(bytes.fromhex(payload), (destination, port))
 
 
 def inject(packet, destination):

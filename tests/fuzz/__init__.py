@@ -1,0 +1,1 @@
+"""Fuzzing of every decoder with atheris: `python -m tests.fuzz`."""

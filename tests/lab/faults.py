@@ -1,0 +1,74 @@
+"""What stories of faults share: a fault ends, data flows both ways again, all agree, and nothing is left over."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from tests.lab.agreement import agrees
+from tests.lab.conditions import eventually
+from tests.lab.streams import Stream
+from tests.lab.tables import FAULTS
+from tests.lab.world import End, World
+
+__all__ = ["RECOVERY_S", "Belongings", "Fault", "faulty"]
+
+RECOVERY_S = 5.0
+"""From the end of the last fault until data flows both ways."""
+
+Belongings = dict[str, tuple[int, int, int, int]]
+"""Of each end: numbers of states, policies, addresses and tables of the packet filter."""
+
+
+class Fault:
+    """A fault that is going on."""
+
+    def __init__(self) -> None:
+        self.ended_ns = 0
+        self.deadline_s = RECOVERY_S
+
+    def over(self) -> None:
+        """The fault is over now."""
+        self.ended_ns = time.monotonic_ns()
+
+
+def belongings(world: World) -> Belongings:
+    """What there is at each end."""
+    return {end.name: _of(end) for end in world.ends}
+
+
+def _of(end: End) -> tuple[int, int, int, int]:
+    states = sum(line.startswith("src ") for line in end.show("ip xfrm state list nokeys").splitlines())
+    policies = sum(line.startswith("src ") for line in end.show("ip xfrm policy").splitlines())
+    addresses = end.show("ip -4 -oneline address").count("inet ")
+    return states, policies, addresses, end.show("nft list tables").count("table ")
+
+
+@contextlib.contextmanager
+def faulty(world: World, name: str) -> Iterator[Fault]:
+    """A fault with data flowing both ways before it; everything is as it should be after it, in time."""
+    before, tunnel = belongings(world), world.terminal.sa.identity
+    fault = Fault()
+    with world.both_ways() as (up, down):
+        yield fault
+        if not fault.ended_ns:
+            fault.over()
+        up.flows(fault.ended_ns, deadline_s=fault.deadline_s)
+        down.flows(fault.ended_ns, deadline_s=fault.deadline_s)
+        data_s = max(_first_arrival_s(stream, fault.ended_ns) for stream in (up, down))
+    agrees(world, world.terminal)
+    agreed_s = (time.monotonic_ns() - fault.ended_ns) / 1e9
+    kept = "kept" if world.terminal.sa.identity == tunnel else "new"
+    FAULTS.append((name, f"{data_s:.2f}", f"{agreed_s:.1f}", kept))
+    assert data_s <= fault.deadline_s, f"data flows {data_s:.1f} s after the fault"
+
+    def nothing_left() -> bool:
+        now = belongings(world)
+        assert now == before, f"(states, policies, addresses, tables) are {now}, and were {before}"
+        return True
+
+    eventually(nothing_left, "nothing is left over", deadline_s=15, every_s=0.3)
+
+
+def _first_arrival_s(stream: Stream, since_ns: int) -> float:
+    arrived_ns = min(packet.arrived_ns for packet in stream.received() if packet.sent_ns >= since_ns)
+    return (arrived_ns - since_ns) / 1e9

@@ -1,0 +1,325 @@
+"""Faults, each followed by the same questions: does data flow within 5 s, do all agree, is nothing left over."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conditions import eventually
+from tests.lab.faults import faulty
+from tests.lab.netns import batch
+from tests.lab.stories import survives_a_move
+from tests.lab.world import End, World
+
+sides = pytest.mark.parametrize("side", ["terminal", "gateway"])
+GUEST = bool(os.environ.get("SWANROAM_LAB_GUEST"))
+HOUR_NS = 3600 * 10**9
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    world = make_world()
+    world.connect()
+    for end in world.ends:
+        end.swanroam.module = "tests.lab.mortal"
+    world.roam()
+    return world
+
+
+def end(world: World, side: str) -> End:
+    return world.gateway if side == "gateway" else world.terminal
+
+
+def network(world: World, what: str) -> None:
+    """Have the network do something to packets, in each direction."""
+    lines = [f"qdisc change dev {link} root netem {what} limit 20000" for link in ("wan", "wlan", "lte")]
+    world.router.namespace.call(lambda: batch("tc", lines))
+
+
+@pytest.mark.parametrize(
+    "what", ["delay 10ms loss 30%", "delay 10ms duplicate 50%", "delay 50ms reorder 50%", "delay 10ms 500ms"]
+)
+def test_moves_through_a_network_that_mistreats_packets(world: World, what: str) -> None:
+    with faulty(world, f"netem {what}, 3 moves") as fault:
+        network(world, what)
+        try:
+            for _ in range(3):
+                move = world.terminal.move()
+                eventually(lambda move=move: world.capture.esp_from(move.new, move.began_ns), "it sends from there")  # type: ignore[misc]
+        finally:
+            network(world, "delay 10ms")
+        fault.over()
+
+
+@pytest.mark.parametrize("side", ["terminal", "gateway"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_update_or_its_acknowledgement_is_lost(world: World, side: str, count: int) -> None:
+    what = "UPDATE" if side == "terminal" else "UPDATE-ACK"
+    rule = f"udp dport 4555 limit rate 1/hour burst {count} packets drop"
+    one = end(world, side)
+    with faulty(world, f"{what} lost, {count} in a row"):
+        one.namespace.run(
+            ["nft", f"table ip lossy {{ chain c {{ type filter hook output priority -300; {rule}; }}; }}"]
+        )
+        try:
+            world.terminal.move()
+            eventually(
+                lambda: world.terminal.swanroam.tunnel(world.terminal.inner)["last_move"]["validated"],
+                "it is acknowledged in the end",
+            )
+        finally:
+            one.namespace.run(["nft", "delete table ip lossy"])
+
+
+def test_fifty_moves_in_ten_seconds(world: World) -> None:
+    with faulty(world, "50 moves in 10 s") as fault:
+        began_s = time.monotonic()
+        for number in range(50):
+            world.terminal.move()
+            eventually(lambda number=number: time.monotonic() >= began_s + 0.2 * (number + 1), "the time has come")  # type: ignore[misc]
+        fault.over()
+    assert world.gateway.swanroam.tunnel(world.terminal.inner)["rejected"].get("flapping", 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("side", "effect", "when"),
+    [
+        ("terminal", "MoveStates", "before"),
+        ("terminal", "MoveStates", "after"),
+        ("terminal", "SendMessage", "before"),
+        ("terminal", "StartTimer", "after"),
+        ("terminal", "InformCharon", "before"),
+        ("terminal", "InformCharon", "after"),
+        ("gateway", "VerifyPacket", "before"),
+        ("gateway", "MoveStates", "before"),
+        ("gateway", "MoveStates", "after"),
+        ("gateway", "GiveVerdict", "after"),
+        ("gateway", "Watch", "after"),
+        ("gateway", "SendMessage", "after"),
+        ("gateway", "InformCharon", "before"),
+        ("gateway", "InformCharon", "after"),
+        ("gateway", "Persist", "after"),
+    ],
+)
+def test_a_daemon_is_killed_at_an_effect_of_a_move(world: World, side: str, effect: str, when: str) -> None:
+    order = end(world, side).folder / "kill"
+    with faulty(world, f"{side} killed {when} {effect}") as fault:
+        order.write_text(f"{effect} {when}")
+        world.terminal.move()
+        eventually(lambda: not order.exists(), f"it comes to {effect}")
+        fault.over()
+
+
+@sides
+def test_charon_does_not_answer_for_a_while(world: World, side: str) -> None:
+    one = end(world, side)
+    with faulty(world, f"{side}: vici stalled for 2 s over a move") as fault:
+        one.charon.send_signal(signal.SIGSTOP)
+        began_s = time.monotonic()
+        world.terminal.move()
+        eventually(lambda: time.monotonic() > began_s + 2.0, "charon was stopped for long enough")
+        one.charon.send_signal(signal.SIGCONT)
+        fault.over()
+
+
+def pids(one: End) -> list[str]:
+    """Swanroam's processes of an end."""
+    found = one.show(f"pgrep -f {one.swanroam.file}").split()
+    assert found
+    return found
+
+
+def freeze(one: End) -> None:
+    for pid in pids(one):
+        os.kill(int(pid), signal.SIGSTOP)
+
+
+def thaw(one: End) -> None:
+    for pid in pids(one):
+        os.kill(int(pid), signal.SIGCONT)
+
+
+def test_more_happens_to_addresses_than_a_socket_holds(world: World) -> None:
+    terminal = world.terminal
+    with faulty(world, "terminal: netlink ENOBUFS") as fault:
+        freeze(terminal)
+        lines = [f"addr {verb} 172.31.{number}.1/32 dev lo" for number in range(250) for verb in ("add", "del")]
+        for _ in range(4):
+            terminal.namespace.call(lambda: batch("ip", lines))
+        terminal.move()
+        thaw(terminal)
+        fault.over()
+
+
+@sides
+def test_somebody_flushes_all_rules(world: World, side: str) -> None:
+    one = end(world, side)
+    with faulty(world, f"{side}: nft flush ruleset"):
+        one.namespace.run(["nft", "flush", "ruleset"])
+        world.terminal.move()
+        eventually(lambda: "table inet swanroam" in one.show("nft list tables"), "the rules are back")
+
+
+def test_more_packets_are_held_than_the_queue_takes(world: World) -> None:
+    gateway = world.gateway
+    with faulty(world, "gateway: NFQUEUE full") as fault:
+        freeze(gateway)
+        world.terminal.move()
+        with world.uplink(interval_ms=0.1) as burst:
+            eventually(lambda: len(burst.sent()) > 1500, "more are sent than are held")
+        thaw(gateway)
+        fault.over()
+
+
+def test_the_disk_is_full_and_then_read_only(world: World) -> None:
+    gateway = world.gateway
+    folder: Path = gateway.swanroam.state_dir
+    gateway.swanroam.stop()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "state", str(folder)], check=True)
+    try:
+        gateway.swanroam.run()
+        world.agreed(world.terminal)
+        with faulty(world, "gateway: state disk full"):
+            (folder / "filler").write_bytes(bytes(200_000))
+            with pytest.raises(OSError, match="No space left"):
+                (folder / "more").write_bytes(bytes(200_000))
+            world.terminal.move()
+        with faulty(world, "gateway: state disk read-only, daemon restarted"):
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+            gateway.swanroam.stop()
+            world.terminal.move()
+            gateway.swanroam.run()
+            world.agreed(world.terminal)
+        assert gateway.swanroam.running
+    finally:
+        gateway.swanroam.stop()
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        gateway.swanroam.run()
+        world.agreed(world.terminal)
+
+
+@pytest.mark.skipif(not GUEST, reason="sets the clock, which is the guest's own only in the guest")
+@pytest.mark.parametrize("by_ns", [HOUR_NS, -HOUR_NS])
+def test_the_clock_jumps(world: World, by_ns: int) -> None:
+    with faulty(world, f"the clock jumps by {by_ns // HOUR_NS} h"):
+        time.clock_settime_ns(time.CLOCK_REALTIME, time.time_ns() + by_ns)
+        world.terminal.move()
+
+
+@pytest.mark.parametrize(("side", "what"), [("terminal", "child"), ("gateway", "child"), ("terminal", "ike")])
+def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str) -> None:
+    charon = end(world, side).charon
+    rekey = charon.rekey_child if what == "child" else charon.rekey_ike
+    with faulty(world, f"{side} rekeys the {what} SA at the moment of a move") as fault:
+        fault.deadline_s = 30.0
+        rekey()
+        world.terminal.move()
+
+
+def test_ended_and_set_up_again_at_the_very_moment_of_a_move(world: World) -> None:
+    terminal = world.terminal
+    with faulty(world, "terminated and initiated at the moment of a move") as fault:
+        fault.deadline_s = 30.0
+        terminal.move()
+        terminal.charon.terminate()
+        terminal.connect()
+        world.agreed(terminal)
+
+
+def test_a_link_that_goes_up_and_down(world: World) -> None:
+    terminal = world.terminal
+    with faulty(world, "link down and up, ten times") as fault:
+        for _ in range(10):
+            access = terminal.access
+            terminal.links.apply([terminal.links.turn(access.link, up=False)])
+            terminal.links.apply(
+                [
+                    terminal.links.turn(access.link, up=True),
+                    terminal._router_neighbour(access),
+                    terminal.links.default_route(access.link, access.router),
+                ]
+            )
+        fault.over()
+
+
+def test_the_terminal_sleeps_and_wakes_up_elsewhere(world: World) -> None:
+    terminal = world.terminal
+    with faulty(world, "terminal suspended for 3 s, resumed elsewhere") as fault:
+        terminal.charon.send_signal(signal.SIGSTOP)
+        freeze(terminal)
+        began_s = time.monotonic()
+        terminal.move()
+        eventually(lambda: time.monotonic() > began_s + 3.0, "it has slept for long enough")
+        thaw(terminal)
+        terminal.charon.send_signal(signal.SIGCONT)
+        fault.over()
+
+
+@sides
+def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
+    one = end(world, side)
+    with faulty(world, f"{side}: charon killed and started again, then initiated") as fault:
+        fault.deadline_s = 60.0
+        one.charon.kill()
+        one.charon.start()
+        one.charon.ready()
+        if side == "gateway":
+            world.terminal.charon.request("terminate", {"ike": "roam", "force": "yes", "timeout": 1000})
+        world.terminal.connect()
+        world.agreed(world.terminal)
+    for _ in range(3):
+        survives_a_move(world)
+
+
+def test_both_charons_are_killed_and_started_again(world: World) -> None:
+    with faulty(world, "both charons killed and started again, then initiated") as fault:
+        fault.deadline_s = 60.0
+        for one in world.ends:
+            one.charon.kill()
+            one.charon.start()
+        for one in world.ends:
+            one.charon.ready()
+        world.terminal.connect()
+        world.agreed(world.terminal)
+    for _ in range(4):
+        survives_a_move(world)
+
+
+@pytest.mark.skipif(not GUEST, reason="says where cores go, for the whole machine")
+def test_a_daemon_that_crashes_leaves_no_core(world: World) -> None:
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    before = pattern.read_text()
+    folder = world.folder / "cores"
+    folder.mkdir()
+    pattern.write_text(f"{folder}/%e.%p")
+    try:
+        subprocess.run(["sh", "-c", "ulimit -c unlimited; kill -SEGV $$"], check=False)
+        eventually(lambda: list(folder.iterdir()), "others leave one")
+        count = len(list(folder.iterdir()))
+        for pid in pids(world.gateway):
+            subprocess.run(["prlimit", f"--pid={pid}", "--core=unlimited"], check=True)
+            os.kill(int(pid), signal.SIGSEGV)
+        eventually(lambda: not world.gateway.swanroam.running, "it is gone")
+        assert len(list(folder.iterdir())) <= count + 1, "the parent of mortal.py, which has no keys, may leave one"
+        assert not world.secrets.found_in(folder)
+    finally:
+        pattern.write_text(before)
+
+
+def test_no_key_is_in_a_log_the_store_or_the_status(world: World) -> None:
+    survives_a_move(world)
+    world.note_keys()
+    assert len(world.secrets.keys) >= 4
+    for one in world.ends:
+        assert not world.secrets.shown_by(repr(one.swanroam.status()).encode())
+        assert one.swanroam.log
+        assert list(one.swanroam.state_dir.iterdir())
+    assert world.secrets.found_in(world.folder) == []
+    planted = world.gateway.swanroam.state_dir / "planted"
+    planted.write_text(f"key={next(iter(world.secrets.keys)).hex()}")
+    assert world.secrets.found_in(world.folder) == [str(planted.relative_to(world.folder))]
+    planted.unlink()
