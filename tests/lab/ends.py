@@ -1,0 +1,159 @@
+"""The hosts that charon and swanroam run on, and how a terminal changes its outer address."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.charon import Charon, IkeSa, TunnelOptions, terminal_connection
+from tests.lab.conditions import eventually
+from tests.lab.daemon import Swanroam
+from tests.lab.hosts import Host
+from tests.lab.links import Request, hardware_bytes
+from tests.lab.nats import NatOfLink
+from tests.lab.netns import Namespace
+from tests.lab.topology import Access
+
+__all__ = ["End", "Move", "Terminal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A change of the outer address, as it was made."""
+
+    began_ns: int
+    usable_ns: int
+    """When the kernel had taken the new address and route."""
+    old: str
+    new: str
+    seen: str
+    """The new address as the gateway sees it: where a NAT is in the path, that of the NAT."""
+
+
+class End(Host):
+    """A host with charon and swanroam."""
+
+    charon: Charon
+    swanroam: Swanroam
+
+    def close(self) -> None:
+        """End what runs here."""
+        for step in (self.swanroam.kill, self.charon.kill):
+            with contextlib.suppress(Exception):
+                step()
+        super().close()
+
+
+class Terminal(End):
+    """A host that roams between its two links."""
+
+    def __init__(
+        self,
+        number: int,
+        namespace: Namespace,
+        folder: Path,
+        options: TunnelOptions,
+        accesses: tuple[Access, ...],
+        nats: Mapping[str, NatOfLink],
+    ) -> None:
+        super().__init__(f"terminal{number}", namespace, folder)
+        self.number = number
+        self._accesses, self._nats = accesses, nats
+        self.access: Access = accesses[0]
+        self.address = self.access.address(number)
+        self.inner = ""
+        """The virtual IP, once connected."""
+        self._owned = self.outer
+        self.present = True
+        """Whether it has an outer address."""
+        self.resting = False
+        """Whether it takes no part in the story and has no tunnel."""
+        self.charon = Charon(self, options, terminal_connection(number, options))
+        self.swanroam = Swanroam(self, "terminal")
+
+    @property
+    def outer(self) -> str:
+        """The outer address that it has now."""
+        return self.address.partition("/")[0]
+
+    @property
+    def nat(self) -> NatOfLink | None:
+        """What is between it and the internet now."""
+        return self._nats.get(self.access.link)
+
+    @property
+    def seen(self) -> str:
+        """The address that the gateway sees."""
+        return self.nat.public if self.nat else self.outer
+
+    @property
+    def other(self) -> Access:
+        """The access network that it is not in."""
+        return self._accesses[1 - self._accesses.index(self.access)]
+
+    def connect(self) -> None:
+        """Initiate the tunnel."""
+        self.charon.initiate()
+        (self.inner,) = self.sa.inner
+
+    @property
+    def sa(self) -> IkeSa:
+        """The terminal's one established IKE_SA; waits for the end of a negotiation that is going on."""
+
+        def one() -> IkeSa:
+            every = [sa for sa in self.charon.sas() if not sa.superseded]
+            assert [sa.state for sa in every] == ["ESTABLISHED"], f"{self.name} has these IKE_SAs: {every}"
+            assert every[0].children, f"{self.name} has no CHILD_SA: {every}"
+            return every[0]
+
+        return eventually(one, f"{self.name} has one tunnel", every_s=0.1)
+
+    def move(self, address: str | None = None) -> Move:
+        """Change to the other network at once: the old address goes, the new one comes, the default route follows."""
+        return self._change(self.leaving() + self._entering(self.other, address or self.other.address(self.number)))
+
+    def leave(self) -> Move:
+        """Lose the outer address and have none."""
+        requests = self.leaving()
+        self.present = False
+        return self._change(requests)
+
+    def enter(self, address: str | None = None) -> Move:
+        """Get an address in the other network, after `leave`."""
+        return self._change(self._entering(self.other, address or self.other.address(self.number)))
+
+    def unplug(self) -> Move:
+        """The link in use goes down, which takes its routes away, and the other network gives an address."""
+        old = self.access
+        address = self.address
+        down = [self.links.turn(old.link, up=False), self.links.remove_address(old.link, address)]
+        move = self._change(down + self._entering(self.other, self.other.address(self.number)))
+        self.links.apply([self.links.turn(old.link, up=True)])
+        return move
+
+    def leaving(self) -> list[Request]:
+        """What takes the outer address away."""
+        return [self.links.remove_address(self.access.link, self.address)]
+
+    def _entering(self, access: Access, address: str) -> list[Request]:
+        self.access, self.address, self.present = access, address, True
+        return [
+            self.links.add_address(access.link, address),
+            # The kernel forgets the neighbours of a link, permanent ones too, when its last address goes.
+            self._router_neighbour(access),
+            self.links.default_route(access.link, access.router),
+        ]
+
+    def _router_neighbour(self, access: Access) -> Request:
+        return self.links.neighbour(access.link, access.router, hardware_bytes(access.router_hardware))
+
+    def _change(self, requests: list[Request]) -> Move:
+        old = self._owned
+        began_ns = time.monotonic_ns()
+        self.links.apply(requests)
+        usable_ns = time.monotonic_ns()
+        if self.present:
+            self.links.announce(self.access.link, self.outer)
+        self._owned = self.outer
+        return Move(began_ns=began_ns, usable_ns=usable_ns, old=old, new=self.outer, seen=self.seen)
