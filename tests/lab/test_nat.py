@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.lab.agreement import agrees
 from tests.lab.charon import TunnelOptions
+from tests.lab.conditions import eventually
 from tests.lab.journeys import VARIANTS, Variant, begin, compare_with_mobike
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
@@ -49,6 +51,45 @@ def test_a_nat_forgets_its_mappings_and_gets_another_address(world: World, varia
     journey.goes_on(FORGETS, lambda: world.rebind(NATTED), same_keys=True)
     journey.goes_on(FORGETS, lambda: world.rebind(NATTED, new_address=True), same_keys=True)
     journey.ends_well()
+
+
+ALONE = pytest.mark.parametrize("variant", [one for one in VARIANTS if one.alone][:1], indirect=True, ids=str)
+
+
+@ALONE
+def test_nothing_is_left_of_the_first_address_when_it_comes_back_or_the_daemon_stops(
+    world: World, variant: Variant
+) -> None:
+    terminal = world.terminal
+    journey = begin(world, variant, PUBLIC)
+    journey.goes_on(APPEARS, terminal.move)
+    journey.goes_on(DISAPPEARS, terminal.move)
+    assert journey.began_at not in terminal.show("nft list ruleset")
+    journey.goes_on(APPEARS, terminal.move)
+    assert journey.leftovers()
+    terminal.swanroam.stop()
+    assert not journey.leftovers()
+
+
+@ALONE
+def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
+    world: World, variant: Variant
+) -> None:
+    terminal = world.terminal
+    journey = begin(world, variant, PUBLIC)
+    journey.goes_on(APPEARS, terminal.move)
+    terminal.swanroam.kill()
+    with world.both_ways():
+        pass
+    terminal.swanroam.run()
+    agrees(world, terminal, journey.wanted())
+    with world.both_ways():
+        pass
+    terminal.swanroam.kill()
+    terminal.charon.terminate()
+    assert journey.leftovers()
+    terminal.swanroam.run()
+    eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
 
 
 # The last: it stops swanroam.
