@@ -99,7 +99,10 @@ class Journey:
         world, wanted = self.world, self.wanted()
         for end in (self.terminal, world.gateway):
             rekeys_the_child(world, end, wanted)
-            rekeys_the_ike_sa(world, end, wanted)
+            # Reauthenticated by the gateway a terminal of IKEv1 may ask for any inner address before it has taken the
+            # CHILD_SAs over, and strongSwan gives it another one, NAT or not.
+            if end is self.terminal or self.variant.ike_version == 2:
+                rekeys_the_ike_sa(world, end, wanted)
         with world.both_ways():
             pass
         answers_dead_peer_detection(world, time.monotonic_ns())

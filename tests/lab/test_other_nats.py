@@ -3,6 +3,7 @@
 One has the addresses of the network behind the gateway; the other a carrier's NAT behind it, and forgets soon.
 """
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -76,8 +77,20 @@ def test_an_idle_tunnel_is_reached_through_a_nat_that_forgets_soon(world: World,
         eventually(probe.received, "the one packet arrives")
 
 
-# The last: it stops swanroam.
+# The last two: they stop swanroam.
 def test_mobike_for_comparison(world: World) -> None:
-    world.begin_without_swanroam(TunnelOptions(mobike=True, roam_events=True))
+    world.begin_without_swanroam(TunnelOptions(mobike=True, roam_events=True, charon={"keep_alive": "0s"}))
     for _ in range(4):
         compare_with_mobike(world, CHANGES, world.terminal.move)
+
+
+def test_without_keepalives_the_nat_forgets(world: World) -> None:
+    if world.terminal.access.link != CARRIER:
+        world.terminal.move()
+    with world.both_ways():
+        began_ns = time.monotonic_ns()
+    eventually(lambda: time.monotonic_ns() - began_ns > 1.5e9 * IDLE_S, "longer than the NAT remembers", every_s=0.5)
+    assert not [packet for packet in world.capture.packets(began_ns + IDLE_S * 500_000_000) if packet.keepalive]
+    with world.downlink(count=1) as probe:
+        probe.stop()
+    assert probe.outcome().lost == (0,)
