@@ -16,6 +16,8 @@ from tests.lab.stories import survives_a_move
 from tests.lab.topology import ACCESS, GATEWAY_WAN, Topology
 from tests.lab.world import World
 
+ESP, UDP = 50, 17
+UDP_HEADER = struct.Struct("!HHHH")
 IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
 ATTACKER = f"{ACCESS[1].network}.66"
 
@@ -33,11 +35,24 @@ def attacker(world: World) -> Host:
     return world.attacker
 
 
-def send_esp(world: World, esp: bytes) -> None:
-    """Send ESP to the gateway from the attacker's address."""
+def send(world: World, protocol: int, payload: bytes) -> None:
+    """Send an IP packet to the gateway from the attacker's address."""
     source, destination = (bytes(map(int, address.split("."))) for address in (ATTACKER, GATEWAY_WAN))
-    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(esp), 0, 0, 64, 50, 0, source, destination)
-    attacker(world).agent.do("inject", packet=(header + esp).hex(), destination=GATEWAY_WAN)
+    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, source, destination)
+    attacker(world).agent.do("inject", packet=(header + payload).hex(), destination=GATEWAY_WAN)
+
+
+def send_udp(world: World, payload: bytes) -> None:
+    """Send to port 4500, as from behind a NAT, without a checksum (RFC 768)."""
+    send(world, UDP, UDP_HEADER.pack(31337, 4500, UDP_HEADER.size + len(payload), 0) + payload)
+
+
+def send_esp(world: World, esp: bytes, *, encap: bool = False) -> None:
+    """Send ESP to the gateway from the attacker's address, in UDP or without it."""
+    if encap:
+        send_udp(world, esp)
+    else:
+        send(world, ESP, esp)
 
 
 def a_packet_of_the_terminal(world: World) -> tuple[Packet, bytes]:
@@ -60,8 +75,11 @@ def rejections(world: World) -> dict[str, int]:
     return counted
 
 
+@pytest.mark.parametrize("encap", [False, True], ids=["esp", "esp in udp"])
 @pytest.mark.parametrize("what", ["replayed", "changed", "of a sequence never sent"])
-def test_a_packet_of_the_tunnel_from_an_attacker_is_counted_and_moves_nothing(world: World, what: str) -> None:
+def test_a_packet_of_the_tunnel_from_an_attacker_is_counted_and_moves_nothing(
+    world: World, what: str, *, encap: bool
+) -> None:
     before = rejections(world)
     packet, esp = a_packet_of_the_terminal(world)
     match what:
@@ -72,7 +90,7 @@ def test_a_packet_of_the_tunnel_from_an_attacker_is_counted_and_moves_nothing(wo
         case _:
             forged = esp[:4] + struct.pack("!I", packet.second + 1000) + esp[8:]
     with world.both_ways() as (up, down):
-        send_esp(world, forged)
+        send_esp(world, forged, encap=encap)
         eventually(lambda: sum(rejections(world).values()) > sum(before.values()), "the rejection is counted")
         up.flows(packets=20)
         down.flows(packets=20)
@@ -100,6 +118,20 @@ def test_an_unknown_spi_reaches_nobody(world: World, esp: bytes) -> None:
         up.flows(packets=20)
         down.flows(packets=20)
     assert (up.outcome().lost, down.outcome().lost) == ((), ())
+    assert not world.capture.esp_to(ATTACKER)
+
+
+def test_keepalives_and_ike_on_the_port_of_esp_in_udp_move_nothing_and_are_no_rejections(world: World) -> None:
+    before = rejections(world)
+    ike = bytes(4) + bytes(range(1, 17)) + struct.pack("!BBBBII", 46, 0x20, 37, 0x08, 0, 28)
+    with world.both_ways() as (up, down):
+        for payload in (b"\xff", b"", bytes(3), bytes(4), ike, bytes(200)):
+            send_udp(world, payload)
+        up.flows(packets=20)
+        down.flows(packets=20)
+    assert (up.outcome().lost, down.outcome().lost) == ((), ())
+    assert rejections(world) == before
+    assert world.gateway.swanroam.tunnel(world.terminal.inner)["remote"]["address"] == world.terminal.outer
     assert not world.capture.esp_to(ATTACKER)
 
 
