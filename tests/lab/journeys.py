@@ -41,7 +41,7 @@ class Variant:
             ike_version=self.ike_version,
             encap=self.alone,
             dpd_delay_s=dpd_delay_s,
-            charon={"keep_alive": f"{KEEPALIVE_S}s"},
+            charon={"keep_alive": f"{KEEPALIVE_S}s", "make_before_break": "yes"},
         )
 
 
