@@ -9,6 +9,7 @@ from swanroam.app.config import Config
 from swanroam.app.verify import States
 from swanroam.hookhost import HookHost
 from swanroam.kernel.filter import PacketFilter
+from swanroam.kernel.kept import KeptAddresses
 from swanroam.kernel.queue import HeldEsp, PacketQueue, TunnelMessage, Unreadable
 from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
@@ -16,7 +17,7 @@ from swanroam.kernel.states import KernelStates
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 
-__all__ = ["Adapters", "Filter", "Hooks", "Kernel", "Queue", "Routes", "Sender"]
+__all__ = ["Adapters", "Filter", "Hooks", "Kept", "Kernel", "Queue", "Routes", "Sender"]
 
 
 class Closable(Protocol):
@@ -63,6 +64,13 @@ class Filter(ports.Filter, Source, Protocol):
         """Whether the rules are still whole."""
 
 
+class Kept(ports.Kept, Closable, Protocol):
+    """Addresses that tunnels go on with. Closing drops them all."""
+
+    def clean(self) -> None:
+        """Remove what a daemon that was killed left behind. Raises KernelRefused."""
+
+
 class Sender(ports.Sender, Closable, Protocol):
     """Sends through tunnels."""
 
@@ -96,6 +104,10 @@ def _kernel(config: Config) -> Kernel:
     return KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
 
 
+def _kept(_config: Config) -> Kept:
+    return KeptAddresses()
+
+
 def _queue(config: Config) -> Queue:
     return PacketQueue(queue=config.queue)
 
@@ -118,6 +130,7 @@ class Adapters:
 
     hooks: Callable[[Config], Hooks] = _hooks
     kernel: Callable[[Config], Kernel] = _kernel
+    kept: Callable[[Config], Kept] = _kept
     queue: Callable[[Config], Queue] = _queue
     filter: Callable[[Config], Filter] = _filter
     sender: Callable[[Config], Sender] = _sender

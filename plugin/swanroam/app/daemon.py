@@ -94,6 +94,9 @@ class Daemon:
         cleanup.callback(lambda: self._hooks.close())  # those of the last reload
         self._kernel = adapters.kernel(config)
         cleanup.callback(self._kernel.close)
+        kept = adapters.kept(config)
+        cleanup.callback(kept.close)
+        kept.clean()
         self._queue = adapters.queue(config)
         cleanup.callback(self._queue.close)
         self._filter = adapters.filter(config)
@@ -112,6 +115,7 @@ class Daemon:
         self._lister = Lister(self._charon, self._kernel, self._dispatch, self._clock)
         world = World(
             kernel=self._kernel,
+            kept=kept,
             verifier=EspVerifier(self._kernel),
             filter=self._filter,
             queue=self._queue,

@@ -13,15 +13,17 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from swanroam.app.ports import Charon, Decisions, Filter, Hooks, Keeper, Kernel, Queue, Sender, Verifier
+from swanroam.app.ports import Charon, Decisions, Filter, Hooks, Keeper, Kept, Kernel, Queue, Sender, Verifier
 from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
+    DropAddress,
     Effect,
     Forget,
     GiveVerdict,
     InformCharon,
+    KeepAddress,
     ListIkeSas,
     MoveStates,
     PacketRejected,
@@ -77,6 +79,7 @@ class World:
     """Everything effects act on."""
 
     kernel: Kernel
+    kept: Kept
     verifier: Verifier
     filter: Filter
     queue: Queue
@@ -167,8 +170,10 @@ class Performer:
             case VerifyPacket(packet_id=packet_id):
                 verified = self.world.verifier.verify(packet_id, self._packets[packet_id], self.world.clock())
                 self._events.append(verified)
-            case MoveStates():
+            case MoveStates() | KeepAddress():
                 self._events.append(self._move(effect))
+            case DropAddress(key=key):
+                self.world.kept.drop(key)
             case InformCharon():
                 self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.new.encap)
             case RemindCharon(children=children, path=path):
@@ -211,13 +216,13 @@ class Performer:
         if watch.sources:
             self.world.release(watch)
 
-    def _move(self, effect: MoveStates) -> MoveFinished | MoveRefused:
+    def _move(self, effect: MoveStates | KeepAddress) -> MoveFinished | MoveRefused:
         began_s = self.world.clock()
         veto = self.world.hooks.veto_move(effect.key, effect.old, effect.new)
         reason, detail = Reason.VETOED, veto or ""
         if veto is None:
             try:
-                self.world.kernel.move(effect.children, effect.old, effect.new)
+                self._relocate(effect)
             except KernelRefused as error:
                 reason, detail = Reason.KERNEL_REFUSED, str(error)
             else:
@@ -228,6 +233,14 @@ class Performer:
         return MoveRefused(
             at_s=self.world.clock(), key=effect.key, old=effect.old, new=effect.new, reason=reason, detail=detail
         )
+
+    def _relocate(self, effect: MoveStates | KeepAddress) -> None:
+        if isinstance(effect, MoveStates):
+            self.world.kernel.move(effect.children, effect.old, effect.new)
+        elif effect.new.local.address == effect.kept:
+            self.world.kept.drop(effect.key)
+        else:
+            self.world.kept.keep(effect.key, effect.kept, effect.new.local.address, effect.new.remote.address)
 
     def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
         problem = self._try(send)

@@ -9,7 +9,7 @@ from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, TunnelKey
 from swanroam.wire.esppacket import EspPacket
 
-__all__ = ["Charon", "Decisions", "Filter", "Hooks", "Keeper", "Kernel", "Queue", "Sender", "Verifier"]
+__all__ = ["Charon", "Decisions", "Filter", "Hooks", "Keeper", "Kept", "Kernel", "Queue", "Sender", "Verifier"]
 
 
 class Decisions(Protocol):
@@ -39,6 +39,16 @@ class Kernel(Protocol):
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the next packet's source to charon."""
+
+
+class Kept(Protocol):
+    """Addresses that a terminal has left and that tunnels go on with. Methods raise KernelRefused."""
+
+    def keep(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Let a tunnel go on with `kept` towards `remote` while the terminal is at `actual`."""
+
+    def drop(self, key: TunnelKey) -> None:
+        """The tunnel needs its address no longer, or has it again."""
 
 
 class Verifier(Protocol):

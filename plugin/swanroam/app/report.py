@@ -58,7 +58,7 @@ def _tunnel(tunnel: Tunnel, epoch_s: float) -> TunnelStatus:
     return {
         "name": tunnel.key.name,
         "inner": [str(address) for address in tunnel.key.inner],
-        "local": {"address": str(path.local.address), "port": path.local.port},
+        "local": {"address": str(tunnel.here), "port": path.local.port},
         "remote": {"address": str(path.remote.address), "port": path.remote.port},
         "encap": path.encap,
         "mobike": sa.mobike,

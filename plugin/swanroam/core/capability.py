@@ -22,6 +22,7 @@ from swanroam.model.tunnel import Capability, IkeSa, Role
 
 __all__ = [
     "HELLO_DELAYS_S",
+    "alone",
     "answer_hello",
     "initial",
     "on_ack",
@@ -56,6 +57,17 @@ def unserved(sa: IkeSa, settings: Settings) -> str | None:
     if sa.remote.address.version != 4:
         return "IPv6 outer addresses are not served yet"
     return None
+
+
+def alone(tunnel: Tunnel, settings: Settings) -> bool:
+    """Whether the gateway follows this terminal by itself, with nothing but strongSwan.
+
+    It does where it takes the terminal to be behind a NAT, which it is or pretends to be (`encap = yes`), and where the
+    tunnel is not charon's to move with MOBIKE: its kernel reports where authentic packets come from.
+    """
+    newest = tunnel.sas[0]
+    wanted = settings.of(newest.name).agreement is not Agreement.OFF and unserved(newest, settings) is None
+    return tunnel.role is Role.TERMINAL and tunnel.native and wanted and (newest.nat_local or newest.nat_fake)
 
 
 def initial(sa: IkeSa, settings: Settings) -> tuple[Capability, str]:

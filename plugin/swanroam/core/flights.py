@@ -8,8 +8,9 @@ answer for a tunnel that ended meanwhile is not taken for that of its successor.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from swanroam.model.effects import Effect, GiveVerdict, MoveStates, Trigger
+from swanroam.model.effects import Effect, GiveVerdict, KeepAddress, MoveStates, Trigger
 from swanroam.model.events import PacketHeld, PacketVerified
+from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import TunnelKey
 
 __all__ = ["Flight", "Flights"]
@@ -20,6 +21,8 @@ class Flight:
     """A move that the kernel has not answered yet."""
 
     trigger: Trigger
+    kept: IPAddress | None
+    """The address that charon and the kernel go on with, where it is not they that move."""
     packet_id: int | None
     """The held packet that made the tunnel move."""
     waiting: tuple[PacketVerified, ...] = ()
@@ -45,8 +48,9 @@ class Flights:
     def note(self, effects: Iterable[Effect], packet_id: int | None = None) -> None:
         """Take note of what effects begin and end: moves (for the sake of `packet_id`) and verdicts."""
         for effect in effects:
-            if isinstance(effect, MoveStates):
-                self._moving[effect.key] = Flight(trigger=effect.trigger, packet_id=packet_id)
+            if isinstance(effect, MoveStates | KeepAddress):
+                kept = effect.kept if isinstance(effect, KeepAddress) else None
+                self._moving[effect.key] = Flight(trigger=effect.trigger, kept=kept, packet_id=packet_id)
             elif isinstance(effect, GiveVerdict):
                 self.held.pop(effect.packet_id, None)
 

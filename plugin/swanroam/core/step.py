@@ -19,6 +19,7 @@ from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
+    DropAddress,
     Effect,
     Forget,
     GiveVerdict,
@@ -191,6 +192,7 @@ class Core:
             kernel_path = None  # read before the move that is under way or done by now
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
+        tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
@@ -254,6 +256,7 @@ class Core:
         """A tunnel of which nothing is agreed yet."""
         agreed, detail = capability.initial(tunnel.sas[0], self.settings)
         tunnel = replace(tunnel, capability=agreed)
+        tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         self.table.put(tunnel)
         effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]
         if agreed is not Capability.PENDING:
@@ -273,7 +276,8 @@ class Core:
         verdicts = self._abandon(tunnel.key)
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
-        return (*verdicts, *stops, Unwatch(tunnel.key), Forget(tunnel.key))
+        kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
+        return (*verdicts, *stops, *kept, Unwatch(tunnel.key), Forget(tunnel.key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
@@ -317,7 +321,7 @@ class Core:
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
         if self.settings.role is Role.TERMINAL:
-            moved = self._apply(terminal.on_move_finished(tunnel, event, flight.trigger, self._port))
+            moved = self._apply(terminal.on_move_finished(tunnel, event, flight, self._port))
             return (*moved, *self._consider(event.key))
         validate = self.settings.of(tunnel.key.name).path_validation
         step = gateway.on_move_finished(tunnel, event, flight, self._nonce(), self._port, validate=validate)
@@ -332,7 +336,7 @@ class Core:
             return look
         if self.settings.role is Role.TERMINAL:
             self._refused.add(event.key)
-            return (*self._apply(terminal.on_move_refused(tunnel, event, flight.trigger, self._port)), *look)
+            return (*self._apply(terminal.on_move_refused(tunnel, event, flight, self._port)), *look)
         stays = self._apply(gateway.on_move_refused(tunnel, event, flight))
         return (*stays, *self._judge(flight.waiting), *look)
 
@@ -416,6 +420,8 @@ class Core:
                 return self._consider(tunnel.key)
             case TimerKind.INFORM:
                 return self._apply(terminal.inform(tunnel))
+            case TimerKind.KEEPALIVE:
+                return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
             case TimerKind.HEAL:
                 return self._apply(terminal.on_heal_timer(tunnel))
             case TimerKind.SETTLE | TimerKind.LINGERING:

@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from swanroam.core import encapsulation, natd, watching
+from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.paths import best, candidates
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
+    DropAddress,
     Effect,
+    KeepAddress,
     MoveStates,
     PacketRejected,
     Persist,
@@ -29,13 +32,14 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import MoveFinished, MoveRefused, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import IPAddress, Path, Repository
+from swanroam.model.path import Endpoint, IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
     "DUMMY_DELAYS_S",
     "HEAL_DELAYS_S",
     "INFORM_S",
+    "KEEPALIVE_S",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
     "consider",
@@ -43,6 +47,7 @@ __all__ = [
     "on_ack",
     "on_challenge",
     "on_heal_timer",
+    "on_keepalive_timer",
     "on_move_finished",
     "on_move_refused",
     "on_update_timer",
@@ -62,6 +67,8 @@ INFORM_S: Final = 0.05
 for a moment (child_sa.c, update: a policy that drops), and the update had better be on its way by then. Not later: with
 roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam)."""
 
+KEEPALIVE_S: Final = 20.0
+"""As charon's default: many NATs forget after 30 s."""
 HEAL_DELAYS_S: Final = (0.3, 5.0, 10.0, 30.0, 60.0)
 """How long after an acknowledgement charon is asked to build a tunnel anew for the sake of a NAT, and when again."""
 
@@ -70,37 +77,64 @@ Step = tuple[Tunnel, tuple[Effect, ...]]
 
 def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress]) -> Step:
     """Move the tunnel if another source than the present one is best for it. `inner` are no outer addresses."""
-    if not tunnel.capability.allows_moves or not tunnel.children:
+    if not (tunnel.capability.allows_moves or tunnel.alone) or not tunnel.children:
         return tunnel, ()
     ways = candidates(repository, tunnel.path.remote.address, inner)
-    way = best(ways, tunnel.path.local.address)
-    if way is None or way.address == tunnel.path.local.address:
+    way = best(ways, tunnel.here)
+    if way is None or way.address == tunnel.here:
         return tunnel, ()
+    if not tunnel.capability.allows_moves:
+        kept = tunnel.path.local
+        old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
+        trigger = Trigger.ADDRESS
+        return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
     return tunnel, (_move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
 
 
-def on_move_finished(tunnel: Tunnel, event: MoveFinished, trigger: Trigger, port: int) -> Step:
+def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
-    if trigger is Trigger.NAT:
+    if flight.trigger is Trigger.NAT:
         return _tell(replace(tunnel, path=event.new, untold=True), port)
-    tunnel = tunnel.moved(event.at_s, event.new, trigger, event.duration_s)
-    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, untold=True, nat=Nat.UNKNOWN, heals=0)
+    path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
+    tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
+    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN, heals=0)
+    if flight.kept is None:
+        tunnel = replace(tunnel, untold=True, actual=None)
+    else:
+        here = event.new.local.address
+        tunnel = replace(tunnel, path=path, actual=None if here == flight.kept else here)
     tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
+    informing = StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
+    settling = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S)
     return tunnel, (
         *told,
-        StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S),
-        TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=trigger, duration_s=event.duration_s),
+        *((DropAddress(tunnel.key),) if left else ()),
+        *((informing, settling) if flight.kept is None else ()),
+        TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
         StopTimer(TimerId(tunnel.key, TimerKind.HEAL)),
-        StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
         Persist(tunnel.key),
     )
 
 
-def on_move_refused(tunnel: Tunnel, event: MoveRefused, trigger: Trigger, port: int) -> Step:
+def on_keepalive_timer(tunnel: Tunnel, port: int) -> Step:
+    """Charon keeps the mappings of NATs alive that it knows of (RFC 3948 section 4); a dummy does for the others."""
+    addresses = message_addresses(tunnel, port)
+    unknown = tunnel.path.encap and not tunnel.sas[0].nat_local and (tunnel.actual is not None or tunnel.nat.found)
+    if not unknown or addresses is None:
+        return tunnel, ()
+    source, destination = addresses
+    return tunnel, (
+        SendDummy(key=tunnel.key, source=source, destination=destination),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
+    )
+
+
+def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: int) -> Step:
     """A veto stands until the addresses change; what the kernel refused is tried again, the states may have changed."""
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.local.address, detail=event.detail)
-    if trigger is Trigger.NAT:
+    if flight.trigger is Trigger.NAT:
         tunnel, again = _tell(tunnel, port)
         return tunnel, (told, *again)
     if event.reason is Reason.VETOED:

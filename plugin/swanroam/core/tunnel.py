@@ -118,6 +118,10 @@ class Tunnel:
     """As the last NAT discovery exchange found."""
     translated: frozenset[IPAddress] = frozenset()
     """Terminal: own addresses of plain tunnels at which there was a NAT."""
+    actual: IPAddress | None = None
+    """Terminal: where it really is, where charon and the kernel go on with the address that it had."""
+    alone: bool = False
+    """Terminal: the gateway follows by itself, so moves need no agreement."""
     heals: int = 0
     """Terminal: how often charon was asked to build the tunnel anew on this path."""
     also: tuple[Origin, ...] = ()
@@ -135,6 +139,11 @@ class Tunnel:
             for child in sa.children
             if child.mode is Mode.TUNNEL and child.protocol == "ESP" and child.spi_in and child.state in CARRYING
         )
+
+    @property
+    def here(self) -> IPAddress:
+        """Outer address of this end."""
+        return self.actual or self.path.local.address
 
     @property
     def native(self) -> bool:

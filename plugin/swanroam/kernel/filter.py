@@ -6,15 +6,13 @@ transaction of its set elements.
 
 import errno
 import itertools
-import os
-import re
-import subprocess
 from types import TracebackType
 from typing import Final, Self
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.elements import WantedElements
 from swanroam.kernel.nfnetlink import NetfilterSocket
+from swanroam.kernel.nft import run_nft
 from swanroam.model.effects import Watch
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NLMSG_ERROR
@@ -33,7 +31,6 @@ from swanroam.wire.ruleset import counters_of, ruleset
 
 __all__ = ["PacketFilter"]
 
-NFT_TIMEOUT_S: Final = 30.0
 LEAVING_MS: Final = 500
 """How long packets of a left path may still be under way; the far side of reordering seen on mobile networks."""
 REMOVALS: Final = frozenset((Change.DELTABLE, Change.DELCHAIN, Change.DELRULE, Change.DELSET, Change.DELOBJ))
@@ -92,7 +89,7 @@ class PacketFilter:
     def install(self) -> None:
         """Install the rules, replacing a left-over table of the same name, and the elements of watched tunnels."""
         self._whole = False
-        self._run_nft(ruleset(self._role, table=self._table, queue=self._queue, port=self._port))
+        run_nft(self._program, ruleset(self._role, table=self._table, queue=self._queue, port=self._port), self._table)
         self._drain_events()  # those of our own installation, and of what it replaced
         self._installed = self._whole = True
         try:
@@ -192,30 +189,3 @@ class PacketFilter:
             except KernelRefused as refused:
                 if refused.code != errno.ENOBUFS:
                     raise
-
-    def _run_nft(self, rules: str) -> None:
-        operation = f"{self._program} -f - (table {self._table})"
-        try:
-            done = subprocess.run(  # noqa: S603 - the program comes from the caller, never from outside
-                [self._program, "-f", "-"],
-                input=rules,
-                capture_output=True,
-                text=True,
-                timeout=NFT_TIMEOUT_S,
-                check=False,
-            )
-        except OSError as error:
-            raise KernelRefused(operation, error.errno or errno.EIO) from error
-        except subprocess.TimeoutExpired as error:
-            raise KernelRefused(operation, errno.ETIMEDOUT) from error
-        if done.returncode != 0:
-            raise KernelRefused(f"{operation}: {done.stderr.strip()[:500]}", _errno_in(done.stderr))
-
-
-def _errno_in(complaint: str) -> int:
-    """The errno behind nft's "Could not process rule: TEXT", EINVAL for complaints of its own."""
-    if found := re.search(r"Could not process rule: ([^\n;]+)", complaint):
-        for code in errno.errorcode:
-            if os.strerror(code) == found[1].strip():
-                return code
-    return errno.EINVAL

@@ -12,10 +12,12 @@ __all__ = [
     "AlignStates",
     "Announcement",
     "CapabilityChanged",
+    "DropAddress",
     "Effect",
     "Forget",
     "GiveVerdict",
     "InformCharon",
+    "KeepAddress",
     "ListIkeSas",
     "MoveStates",
     "PacketRejected",
@@ -105,6 +107,28 @@ class MoveStates:
     old: Path
     new: Path
     trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepAddress:
+    """Have charon and the kernel's states go on with `kept`, and rewrite it on the way; answered as MoveStates.
+
+    For a tunnel in UDP whose gateway follows by itself. Where the new path begins at `kept` again, nothing is rewritten
+    any longer.
+    """
+
+    key: TunnelKey
+    kept: IPAddress
+    old: Path
+    new: Path
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class DropAddress:
+    """The tunnel is gone, or is moved by other means from now on: nothing is rewritten for it any longer."""
+
+    key: TunnelKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +279,8 @@ Effect = (
     | VerifyPacket
     | GiveVerdict
     | MoveStates
+    | KeepAddress
+    | DropAddress
     | InformCharon
     | RemindCharon
     | AlignStates

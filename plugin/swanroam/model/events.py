@@ -62,6 +62,8 @@ class TimerKind(StrEnum):
     """To see whether charon has followed, while packets wait for that."""
     HEAL = "heal"
     """To have charon find out about a NAT, or that there is none any more."""
+    KEEPALIVE = "keepalive"
+    """To keep a NAT from forgetting a tunnel that charon does not know to be behind one."""
     LINGERING = "lingering"
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     LEAVING = "leaving"

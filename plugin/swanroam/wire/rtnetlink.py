@@ -19,12 +19,14 @@ from typing import Final
 
 from swanroam.errors import WireError
 from swanroam.model.path import IPAddress, IPNetwork
-from swanroam.wire.netlink import NetlinkMessage, unpack_attributes
+from swanroam.wire.netlink import NetlinkMessage, attribute, unpack_attributes
 
 __all__ = [
+    "RTM_DELADDR",
     "RTM_GETADDR",
     "RTM_GETLINK",
     "RTM_GETROUTE",
+    "RTM_NEWADDR",
     "TABLES",
     "AddressFact",
     "Change",
@@ -34,6 +36,8 @@ __all__ = [
     "RouteFact",
     "address_fact",
     "decode_change",
+    "label_of",
+    "loopback_address",
     "route_request",
 ]
 
@@ -50,6 +54,9 @@ RTM_GETROUTE: Final = 26
 GONE: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE)
 
 NLM_F_REPLACE: Final = 0x100
+
+LOOPBACK: Final = 1
+"""The kernel gives the loopback interface of every network namespace this index."""
 
 TABLES: Final = (254, 253)
 """RT_TABLE_MAIN and RT_TABLE_DEFAULT; strongSwan puts its routes into a table of its own (220)."""
@@ -69,6 +76,8 @@ WORKING: Final = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
 
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
+IFA_LABEL: Final = 3
+RT_SCOPE_HOST: Final = 254
 IFA_CACHEINFO: Final = 6
 IFA_FLAGS: Final = 8
 UNUSABLE: Final = 0x08 | 0x20 | 0x40
@@ -288,3 +297,24 @@ _DECODERS: Final[dict[int, Callable[[bytes], Fact | None]]] = {
     RTM_NEWROUTE: _route,
     RTM_DELROUTE: _route,
 }
+
+
+def loopback_address(address: IPAddress, label: str) -> bytes:
+    """The payload of a request about an IPv4 address of this host alone on the loopback interface, with a label."""
+    name = label.encode() + b"\0"
+    head = IFADDRMSG.pack(AF_INET, address.max_prefixlen, 0, RT_SCOPE_HOST, LOOPBACK)
+    return head + b"".join(
+        attribute(type_, value)
+        for type_, value in ((IFA_LOCAL, address.packed), (IFA_ADDRESS, address.packed), (IFA_LABEL, name))
+    )
+
+
+def label_of(message: NetlinkMessage, label: str) -> IPAddress | None:
+    """The IPv4 address that an address message is about, where it has this label."""
+    if message.type != RTM_NEWADDR or message.payload[:1] != bytes([AF_INET]):
+        return None
+    values = dict(unpack_attributes(message.payload, IFADDRMSG.size))
+    local = values.get(IFA_LOCAL, b"")
+    if values.get(IFA_LABEL) != label.encode() + b"\0" or len(local) != 4:
+        return None
+    return IPv4Address(local)

@@ -1,0 +1,144 @@
+"""Addresses that a terminal has left and that charon and the kernel's states go on with (design: NAT-T, one end only).
+
+The gateway's strongSwan follows the terminal of a tunnel in UDP by itself: its kernel reports where authentic packets
+come from. This end's charon cannot be told of a new address without losing the ports. So it is not told: the address
+stays on the loopback interface, and what goes between it and that gateway on the ports of IKE and ESP in UDP is
+rewritten, statelessly, to and from the address that the terminal really has. Nothing else uses it.
+
+Two tunnels to one gateway that were set up at different addresses cannot both be kept at one new address: the first is.
+"""
+
+import contextlib
+import errno
+from dataclasses import dataclass
+from typing import Final
+
+from swanroam.errors import KernelRefused
+from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.kernel.nft import run_nft
+from swanroam.model.path import IPAddress
+from swanroam.model.tunnel import TunnelKey
+from swanroam.wire.netlink import Flag
+from swanroam.wire.rtnetlink import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, label_of, loopback_address
+
+__all__ = ["KeptAddresses"]
+
+NETLINK_ROUTE: Final = 0
+LABEL: Final = "lo:swanroam"
+"""What our addresses on the loopback interface are known by, also after a crash (at most 15 characters)."""
+
+TABLE: Final = """
+table ip {table}
+delete table ip {table}
+"""
+RULES: Final = """
+table ip {table} {{
+  chain out {{
+    type filter hook postrouting priority srcnat + 10; policy accept;
+    {out}
+  }}
+  chain in {{
+    type filter hook prerouting priority raw - 10; policy accept;
+    {into}
+  }}
+}}
+"""
+OUT: Final = "ip saddr {kept} ip daddr {remote} udp sport {{ 500, 4500 }} ip saddr set {actual}"
+INTO: Final = "ip saddr {remote} ip daddr {actual} udp dport {{ 500, 4500 }} ip daddr set {kept}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    kept: IPAddress
+    actual: IPAddress
+    remote: IPAddress
+
+
+class KeptAddresses:
+    """The addresses kept on this machine, by tunnel. Methods raise KernelRefused."""
+
+    def __init__(self, *, table: str = "swanroam_kept", program: str = "nft") -> None:
+        self._table, self._program = table, program
+        self._kept: dict[TunnelKey, _Kept] = {}
+        self._socket = NetlinkSocket(NETLINK_ROUTE)
+
+    def clean(self) -> None:
+        """Remove what a daemon that was killed left behind."""
+        left = self._left()
+        for address in left:
+            self._remove(address)
+        if left:
+            self._load()
+
+    def close(self) -> None:
+        """Remove everything, and close the socket."""
+        try:
+            if self._kept:
+                kept, self._kept = {each.kept for each in self._kept.values()}, {}
+                self._load()
+                for address in kept:
+                    self._remove(address)
+        finally:
+            self._socket.close()
+
+    def keep(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Let a tunnel go on with an address while the terminal is at another. IPv4 only (EAFNOSUPPORT)."""
+        if kept.version != 4:
+            raise KernelRefused(f"keep {kept}", errno.EAFNOSUPPORT)
+        before = self._kept.get(key)
+        self._add(kept)
+        self._kept[key] = _Kept(kept, actual, remote)
+        try:
+            self._load()
+        except KernelRefused:
+            self._kept.pop(key)
+            if before:
+                self._kept[key] = before
+            else:
+                self._forget(kept)
+            raise
+
+    def drop(self, key: TunnelKey) -> None:
+        """The tunnel needs its address no longer, or has it again; no error where none was kept."""
+        gone = self._kept.pop(key, None)
+        if gone is not None:
+            self._load()
+            self._forget(gone.kept)
+
+    def _forget(self, address: IPAddress) -> None:
+        if all(each.kept != address for each in self._kept.values()):
+            self._remove(address)
+
+    def _load(self) -> None:
+        rules = TABLE.format(table=self._table)
+        if self._kept:
+            each = [
+                {"kept": one.kept, "actual": one.actual, "remote": one.remote}
+                for one in dict.fromkeys(self._kept.values())
+            ]
+            out = "\n    ".join(OUT.format(**one) for one in each)
+            into = "\n    ".join(INTO.format(**one) for one in each)
+            rules += RULES.format(table=self._table, out=out, into=into)
+        run_nft(self._program, rules, self._table)
+
+    def _add(self, address: IPAddress) -> None:
+        with contextlib.suppress(FileExistsError):
+            self._request(f"add {address}", RTM_NEWADDR, address, Flag.CREATE | Flag.EXCL)
+
+    def _remove(self, address: IPAddress) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._request(f"remove {address}", RTM_DELADDR, address, 0)
+
+    def _request(self, operation: str, type_: int, address: IPAddress, flags: int) -> None:
+        try:
+            self._socket.request(operation, type_, loopback_address(address, LABEL), flags)
+        except KernelRefused as refused:
+            if refused.code == errno.EEXIST:
+                raise FileExistsError from refused
+            if refused.code == errno.EADDRNOTAVAIL:
+                raise FileNotFoundError from refused
+            raise
+
+    def _left(self) -> list[IPAddress]:
+        messages = self._socket.request("addresses", RTM_GETADDR, bytes(8), Flag.DUMP)
+        return [address for message in messages if (address := label_of(message, LABEL)) is not None]
