@@ -47,14 +47,6 @@ class FakeCommands:
         """End one."""
         self._take("terminate", ike_id, force)
 
-    async def rekey_ike(self, ike_id: int, *, reauth: bool = False) -> None:
-        """Rekey an IKE_SA, or build it anew."""
-        self._take("reauthenticate" if reauth else "rekey", ike_id)
-
-    async def rekey_child(self, child_id: int) -> None:
-        """Rekey a CHILD_SA."""
-        self._take("rekey-child", child_id)
-
     async def initiate(self, child: str, ike: str) -> None:
         """Build one."""
         self._take("initiate", child, ike)

@@ -21,6 +21,7 @@ from typing import Final
 from swanroam.app import config as configuration
 from swanroam.app import logs
 from swanroam.app.adapters import Adapters
+from swanroam.app.carrying import carried
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
@@ -35,7 +36,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.kernel.queue import HeldEsp, TunnelMessage, Unreadable
+from swanroam.kernel.queue import CarriedIke, HeldEsp, TunnelMessage, Unreadable
 from swanroam.model.effects import Persist, Watch
 from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
@@ -46,7 +47,7 @@ __all__ = ["Daemon", "run"]
 
 log = logging.getLogger(__name__)
 
-Queued = HeldEsp | TunnelMessage | Unreadable
+Queued = HeldEsp | TunnelMessage | CarriedIke | Unreadable
 
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
@@ -197,6 +198,8 @@ class Daemon:
                     self._performer.hold(packet.packet_id, packet.packet)
                 case TunnelMessage():
                     self._on_message(packet)
+                case CarriedIke():
+                    self._queue.carry(packet.packet_id, carried(self._core.table, packet.packet))
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
 

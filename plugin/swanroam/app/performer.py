@@ -28,7 +28,6 @@ from swanroam.model.effects import (
     MoveStates,
     PacketRejected,
     Persist,
-    Reauthenticate,
     Reestablish,
     RemindCharon,
     SendDummy,
@@ -175,7 +174,7 @@ class Performer:
             case DropAddress(key=key):
                 self.world.kept.drop(key)
             case InformCharon():
-                self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.new.encap)
+                self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.silent)
             case RemindCharon(children=children, path=path):
                 self.world.kernel.remind(children, path)
             case AlignStates(children=children, old=old, path=path):
@@ -196,8 +195,6 @@ class Performer:
                 self._stop(timer)
             case Reestablish():
                 self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
-            case Reauthenticate():
-                self.world.spawn(f"reauthenticate {effect.key}", self._reauthenticate(effect))
             case ListIkeSas():
                 self.world.relist()
             case Persist(key=key):
@@ -274,15 +271,6 @@ class Performer:
             for unique_id in effect.unique_ids:
                 await self._terminate(unique_id)
             await self.world.charon.initiate(effect.child, effect.connection)
-        except CharonError as error:
-            log.warning("%s: building it anew failed: %s", effect.key, error)
-
-    async def _reauthenticate(self, effect: Reauthenticate) -> None:
-        log.info("%s: asking charon to build it anew, for a NAT that came or went", effect.key)
-        try:
-            await self.world.charon.rekey_ike(effect.unique_id, reauth=True)
-            for child_id in effect.child_ids:
-                await self.world.charon.rekey_child(child_id)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
 

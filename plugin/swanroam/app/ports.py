@@ -78,6 +78,9 @@ class Queue(Protocol):
     def verdict(self, packet_id: int, *, accept: bool) -> None:
         """Let a packet go on, or drop it."""
 
+    def carry(self, packet_id: int, changed: bytes | None) -> None:
+        """Let an IKE message go on as `changed`, or as it is."""
+
 
 class Sender(Protocol):
     """Sends through tunnels. Methods raise KernelRefused."""
@@ -100,12 +103,6 @@ class Charon(Protocol):
 
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """End an IKE_SA without waiting for the other end."""
-
-    async def rekey_ike(self, ike_id: int, *, reauth: bool = False) -> None:
-        """Rekey an IKE_SA, or build it anew."""
-
-    async def rekey_child(self, child_id: int) -> None:
-        """Rekey a CHILD_SA."""
 
     async def initiate(self, child: str, ike: str) -> None:
         """Build a CHILD_SA, with its IKE_SA."""

@@ -6,8 +6,10 @@ lost. So the packet filter holds what comes on the tunnel's SPIs from before cha
 is a matter of milliseconds, and not for longer than DEADLINE_S. Where charon is to hear from the kernel of a new source
 (RemindCharon) one packet is let through for that.
 
-Terminal: charon does the same with the outbound state. On a path in UDP it would take the encapsulation away, or give
-it other ports; the state sends nothing meanwhile, and is set right when charon is done.
+Terminal: charon does the same with the outbound state.
+
+On a path in UDP charon, which knows of no NAT, takes the encapsulation away from the state that it installs anew. The
+terminal's sends nothing meanwhile, and either is set right when charon is done.
 """
 
 from collections.abc import Iterable
@@ -28,7 +30,7 @@ from swanroam.model.effects import (
     Watch,
 )
 from swanroam.model.events import TimerId, TimerKind
-from swanroam.model.tunnel import Role, TunnelKey
+from swanroam.model.tunnel import TunnelKey
 
 __all__ = ["DEADLINE_S", "LOOK_S", "Following"]
 
@@ -64,7 +66,7 @@ class Following:
         """These effects; where they tell charon of a move, with all that is to be done around that."""
         done: list[Effect] = []
         for effect in effects:
-            waits = tunnel.guarded or (tunnel.role is Role.TERMINAL and tunnel.path.encap)
+            waits = tunnel.guarded or tunnel.carries_ike
             if isinstance(effect, InformCharon | RemindCharon) and waits:
                 before = self._waits.get(tunnel.key)
                 self._waits[tunnel.key] = _Wait(
@@ -110,13 +112,10 @@ class Following:
         if tunnel.key not in self:
             return ()
         verdicts = self.abandon(tunnel.key)
-        if tunnel.role is Role.GATEWAY:
+        if not tunnel.carries_ike:
             return (*verdicts, watching.watch(tunnel))
-        return (
-            *verdicts,
-            AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.path),
-            watching.watch(tunnel),
-        )
+        align = AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.path)
+        return (align, *verdicts, watching.watch(tunnel))
 
     def abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """Nothing waits any longer, for a tunnel that is no more."""

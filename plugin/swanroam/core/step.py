@@ -232,7 +232,7 @@ class Core:
         strays = [child for child in tunnel.children if at.get(child.spi_in, tunnel.path) != tunnel.path]
         if not strays:
             return replace(tunnel, also=()), ()
-        lost = [child for child in strays if tunnel.path.encap and tunnel.nat.found and not child.encap]
+        lost = [child for child in strays if tunnel.path.encap and not child.encap]
         also = {at[child.spi_in].origin: None for child in strays if child not in lost}
         tunnel = replace(tunnel, also=tuple(also))
         if not lost or tunnel.key in self._flights or tunnel.key in self._following:
@@ -422,8 +422,6 @@ class Core:
                 return self._apply(terminal.inform(tunnel))
             case TimerKind.KEEPALIVE:
                 return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
-            case TimerKind.HEAL:
-                return self._apply(terminal.on_heal_timer(tunnel))
             case TimerKind.SETTLE | TimerKind.LINGERING:
                 return (ListIkeSas(),)
             case TimerKind.FOLLOW:

@@ -47,6 +47,7 @@ class Table:
         self._by_inner: Index[IPAddress] = Index()
         self._by_spi: Index[int] = Index()
         self._by_ike: Index[int] = Index()
+        self._by_ike_spi: Index[int] = Index()
 
     def __len__(self) -> int:
         return len(self._tunnels)
@@ -73,6 +74,10 @@ class Table:
         """The tunnel that this IKE_SA belongs to."""
         return self._find(self._by_ike.find(unique_id))
 
+    def by_ike_spi(self, initiator_spi: int) -> Tunnel | None:
+        """The tunnel with an IKE_SA of this initiator's SPI."""
+        return self._find(self._by_ike_spi.find(initiator_spi))
+
     def sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs of all tunnels."""
         return tuple(sa for tunnel in self._tunnels.values() for sa in tunnel.sas)
@@ -92,9 +97,14 @@ class Table:
         self._by_inner.replace(key, old.key.inner if old else (), new.key.inner if new else ())
         self._by_spi.replace(key, old.spis if old else (), new.spis if new else ())
         self._by_ike.replace(key, _ids(old) if old else (), _ids(new) if new else ())
+        self._by_ike_spi.replace(key, _spis(old) if old else (), _spis(new) if new else ())
 
     def _find(self, key: TunnelKey | None) -> Tunnel | None:
         return None if key is None else self._tunnels.get(key)
+
+
+def _spis(tunnel: Tunnel) -> tuple[int, ...]:
+    return tuple(sa.initiator_spi for sa in tunnel.sas)
 
 
 def _ids(tunnel: Tunnel) -> tuple[int, ...]:

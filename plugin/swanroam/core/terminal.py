@@ -21,7 +21,6 @@ from swanroam.model.effects import (
     MoveStates,
     PacketRejected,
     Persist,
-    Reauthenticate,
     Reestablish,
     SendDummy,
     SendMessage,
@@ -37,7 +36,6 @@ from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
     "DUMMY_DELAYS_S",
-    "HEAL_DELAYS_S",
     "INFORM_S",
     "KEEPALIVE_S",
     "SETTLE_S",
@@ -46,13 +44,11 @@ __all__ = [
     "inform",
     "on_ack",
     "on_challenge",
-    "on_heal_timer",
     "on_keepalive_timer",
     "on_move_finished",
     "on_move_refused",
     "on_update_timer",
     "reestablish",
-    "unhealed",
 ]
 
 UPDATE_DELAYS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -69,9 +65,6 @@ roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam).
 
 KEEPALIVE_S: Final = 20.0
 """As charon's default: many NATs forget after 30 s."""
-HEAL_DELAYS_S: Final = (0.3, 5.0, 10.0, 30.0, 60.0)
-"""How long after an acknowledgement charon is asked to build a tunnel anew for the sake of a NAT, and when again."""
-
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
@@ -83,7 +76,7 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
     way = best(ways, tunnel.here)
     if way is None or way.address == tunnel.here:
         return tunnel, ()
-    if not tunnel.capability.allows_moves:
+    if tunnel.native:
         kept = tunnel.path.local
         old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
         trigger = Trigger.ADDRESS
@@ -97,7 +90,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         return _tell(replace(tunnel, path=event.new, untold=True), port)
     path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
-    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN, heals=0)
+    tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
     if flight.kept is None:
         tunnel = replace(tunnel, untold=True, actual=None)
     else:
@@ -111,7 +104,6 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         *((DropAddress(tunnel.key),) if left else ()),
         *((informing, settling) if flight.kept is None else ()),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
-        StopTimer(TimerId(tunnel.key, TimerKind.HEAL)),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
         Persist(tunnel.key),
     )
@@ -173,42 +165,18 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     """The gateway has the new address; acknowledgements of earlier moves say nothing about the last one."""
     if ack.sequence != tunnel.update_sequence or tunnel.phase not in (Phase.UPDATING, Phase.ABANDONED):
         return tunnel, ()
-    tunnel = advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED)
+    here = Endpoint(tunnel.here, tunnel.path.local.port)
     if ack.natd is not None:
-        nat = natd.judge(tunnel.sas, ack.natd, tunnel.path.local, tunnel.path.remote)
+        nat = natd.judge(tunnel.sas, ack.natd, here, tunnel.path.remote)
     else:
-        nat = Nat.LOCAL if ack.observed.address != tunnel.path.local.address else Nat.NONE
-    own = {tunnel.path.local.address} if nat.found else set()
-    tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {tunnel.path.local.address} | own)
-    tunnel, informed = inform(tunnel)
-    heal: tuple[Effect, ...] = ()
-    if unhealed(tunnel):
-        heal = (StartTimer(timer=TimerId(tunnel.key, TimerKind.HEAL), delay_s=HEAL_DELAYS_S[0]),)
-    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, *heal, Persist(tunnel.key))
-
-
-def unhealed(tunnel: Tunnel) -> bool:
-    """Whether charon believes something else of NATs on this path than what was found."""
-    newest = tunnel.sas[0]
-    if tunnel.nat is Nat.UNKNOWN:
-        return False
-    if tunnel.native is not (tunnel.nat.found or newest.nat_fake):
-        return True
-    # It is told of a move with the ports of IKE without NAT.
-    return tunnel.native and newest.local != tunnel.path.local
-
-
-def on_heal_timer(tunnel: Tunnel) -> Step:
-    """Data flows; now IKE has to work on this path too: charon finds out about NATs when it builds a tunnel anew."""
-    if tunnel.phase is not Phase.STEADY or not unhealed(tunnel) or tunnel.heals >= len(HEAL_DELAYS_S) - 1:
-        return tunnel, ()
-    tunnel = replace(tunnel, heals=tunnel.heals + 1)
-    newest = tunnel.sas[0]
-    children = tuple(child.unique_id for child in newest.children) if newest.version == 1 else ()
-    return tunnel, (
-        Reauthenticate(key=tunnel.key, unique_id=newest.unique_id, child_ids=children),
-        StartTimer(timer=TimerId(tunnel.key, TimerKind.HEAL), delay_s=HEAL_DELAYS_S[tunnel.heals]),
-    )
+        nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
+    own = {here.address} if nat.found else set()
+    tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
+    if nat.found and not tunnel.path.encap:
+        # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
+        return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
+    tunnel, informed = inform(advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED))
+    return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, Persist(tunnel.key))
 
 
 def inform(tunnel: Tunnel) -> Step:
@@ -241,7 +209,8 @@ def _tell(tunnel: Tunnel, port: int) -> Step:
     source, destination = addresses
     send: SendMessage | SendDummy = SendDummy(key=tunnel.key, source=source, destination=destination)
     if negotiated:
-        discovery = natd.payloads(tunnel.sas[0], tunnel.path.local, tunnel.path.remote)
-        update = Update(sequence=tunnel.update_sequence, claimed=tunnel.path.local, natd=discovery)
+        here = Endpoint(tunnel.here, tunnel.path.local.port)
+        discovery = natd.payloads(tunnel.sas[0], here, tunnel.path.remote)
+        update = Update(sequence=tunnel.update_sequence, claimed=here, natd=discovery)
         send = SendMessage(key=tunnel.key, source=source, destination=destination, message=update)
     return tunnel, (send, timer)

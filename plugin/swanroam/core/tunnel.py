@@ -122,8 +122,6 @@ class Tunnel:
     """Terminal: where it really is, where charon and the kernel go on with the address that it had."""
     alone: bool = False
     """Terminal: the gateway follows by itself, so moves need no agreement."""
-    heals: int = 0
-    """Terminal: how often charon was asked to build the tunnel anew on this path."""
     also: tuple[Origin, ...] = ()
     """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
     moves: int = 0
@@ -149,6 +147,11 @@ class Tunnel:
     def native(self) -> bool:
         """Whether charon itself set the newest IKE_SA's CHILD_SAs up in UDP."""
         return any(child.encap for child in self.children[:1])
+
+    @property
+    def carries_ike(self) -> bool:
+        """Whether IKE goes with ESP in UDP, through a NAT that charon does not know of."""
+        return self.path.encap and not self.native and self.capability.allows_moves
 
     @property
     def origins(self) -> tuple[Origin, ...]:

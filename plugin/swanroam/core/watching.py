@@ -14,18 +14,25 @@ def watch(tunnel: Tunnel) -> Watch:
     leaving = tunnel.leaving if tunnel.guarded else ()
     unproven = tuple(child.spi_out for child in tunnel.children) if tunnel.phase is Phase.VALIDATING else ()
     return Watch(
-        key=tunnel.key, inner=tunnel.key.inner, spis=tunnel.spis, sources=sources, leaving=leaving, unproven=unproven
+        key=tunnel.key,
+        inner=tunnel.key.inner,
+        spis=tunnel.spis,
+        sources=sources,
+        leaving=leaving,
+        unproven=unproven,
+        ike=tuple(sa.initiator_spi for sa in tunnel.sas) if tunnel.carries_ike else (),
     )
 
 
 def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
-    """Have charon, which has the tunnel at `old`, follow to the present path, as far as it can be told of it.
+    """Have charon, which has the tunnel at `old`, follow to the present path.
 
-    Of a tunnel that it set up without NAT a gateway's would take the encapsulation away; it hears from the terminal's
-    charon, which builds the tunnel anew.
+    Of a tunnel that it set up in UDP it would lose the ports (XFRMA_KMADDRESS has none); a gateway's follows by itself
+    when it hears of the new path from the kernel.
     """
-    if tunnel.role is Role.TERMINAL or not tunnel.path.encap:
-        return (InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path),)
-    if tunnel.sas[0].nat_remote:
+    if not tunnel.native:
+        silent = tunnel.path.encap and tunnel.role is Role.TERMINAL
+        return (InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent),)
+    if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()

@@ -18,9 +18,8 @@ UNPROVEN: Final = frozenset(f"unproven{form}" for form in FORMS)
 UNPROVEN_MS: Final = 10_000
 """A daemon that was killed must not leave a tunnel limited: longer than any validation takes, and no longer."""
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
-ORDER: Final = tuple(
-    f"{name}{form}" for name in ("leaving", "known", "waiting", "unproven", "bound", "roaming") for form in FORMS
-)
+NAMES: Final = ("leaving", "known", "waiting", "unproven", "bound", "carried", "roaming")
+ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
 
 
 class WantedElements:
@@ -48,6 +47,8 @@ class WantedElements:
         return sorted(map(self._addition, self._users), key=_order)
 
     def _elements(self, watch: Watch) -> Iterator[Element]:
+        for ike in watch.ike:
+            yield Element("carried", ike.to_bytes(8))
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)

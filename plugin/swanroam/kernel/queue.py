@@ -11,15 +11,17 @@ from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.path import IPAddress
 from swanroam.wire.esppacket import EspPacket, parse_esp
+from swanroam.wire.ike import IkePacket, parse_ike
 from swanroam.wire.inner import parse_udp
 from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
 from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet
-from swanroam.wire.ruleset import messages_queue
+from swanroam.wire.ruleset import ike_queue, messages_queue
 
-__all__ = ["HeldEsp", "PacketQueue", "QueueCounters", "TunnelMessage", "Unreadable"]
+__all__ = ["CarriedIke", "HeldEsp", "PacketQueue", "QueueCounters", "TunnelMessage", "Unreadable"]
 
 MAX_HELD: Final = 1024
 DATAGRAMS_AT_ONCE: Final = 64
+PREROUTING: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class TunnelMessage:
     source: IPAddress
     destination: IPAddress
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedIke:
+    """An IKE message on its way through a NAT; it waits for `PacketQueue.carry`."""
+
+    packet_id: int
+    packet: IkePacket
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +68,14 @@ class QueueCounters:
 
 
 class PacketQueue:
-    """The two queues of the packet filter, on one non-blocking socket.
+    """The three queues of the packet filter, on one non-blocking socket.
 
     ESP that does not fit into its queue goes on to the kernel, which judges it as any other. On close all packets that
     are still held are let go. Raises KernelRefused: EPERM when another process has a queue.
     """
 
     def __init__(self, *, queue: int = 4555, max_held: int = MAX_HELD) -> None:
-        self._held_queue, self._message_queue = queue, messages_queue(queue)
+        self._held_queue, self._message_queue, self._ike_queue = queue, messages_queue(queue), ike_queue(queue)
         self._held: set[int] = set()
         self._early: deque[NetlinkMessage] = deque()
         self.counters = QueueCounters()
@@ -96,9 +106,9 @@ class PacketQueue:
                 self._socket.send("last verdicts", verdicts)
         self._socket.close()
 
-    def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[HeldEsp | TunnelMessage | Unreadable]:
+    def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[HeldEsp | TunnelMessage | CarriedIke | Unreadable]:
         """The packets that wait, at most about `limit`; an empty list when there is none. Never blocks."""
-        found: list[HeldEsp | TunnelMessage | Unreadable] = []
+        found: list[HeldEsp | TunnelMessage | CarriedIke | Unreadable] = []
         verdicts: list[bytes] = []
         for _ in range(limit):
             messages = self._next_messages()
@@ -119,22 +129,27 @@ class PacketQueue:
             self._held.discard(packet_id)
             self._socket.send("verdict", pack_verdict(self._held_queue, packet_id, accept=accept))
 
+    def carry(self, packet_id: int, changed: bytes | None) -> None:
+        """Let an IKE message go on as `changed`; as it is, where that is None."""
+        self._socket.send("verdict", pack_verdict(self._ike_queue, packet_id, accept=True, changed=changed))
+
     def _bind(self, max_held: int) -> None:
         # Both in one datagram: packets may come between the acknowledgements, and must not be lost.
         self._socket.send(
             "bind queues",
             pack_bind(self._held_queue, 1, max_held=max_held, fail_open=True)
-            + pack_bind(self._message_queue, 2, max_held=max_held, fail_open=False),
+            + pack_bind(self._message_queue, 2, max_held=max_held, fail_open=False)
+            + pack_bind(self._ike_queue, 3, max_held=max_held, fail_open=True),
         )
         acknowledged = 0
-        while acknowledged < 2:
+        while acknowledged < 3:
             for message in self._socket.receive("bind queues"):
                 if message.type != NLMSG_ERROR:
                     self._early.append(message)
                     continue
                 if message.error:
-                    number = self._held_queue if message.sequence == 1 else self._message_queue
-                    raise KernelRefused(f"bind queue {number}", message.error)
+                    queues = self._held_queue, self._message_queue, self._ike_queue
+                    raise KernelRefused(f"bind queue {queues[message.sequence - 1]}", message.error)
                 acknowledged += 1
 
     def _next_messages(self) -> list[NetlinkMessage]:
@@ -151,7 +166,9 @@ class PacketQueue:
             # The error stands for packets that are gone; those that fitted are still to be read.
             return self._socket.receive("queues", block=False)
 
-    def _take(self, message: NetlinkMessage, verdicts: list[bytes]) -> HeldEsp | TunnelMessage | Unreadable:
+    def _take(
+        self, message: NetlinkMessage, verdicts: list[bytes]
+    ) -> HeldEsp | TunnelMessage | CarriedIke | Unreadable:
         queued: QueuedPacket | None = None
         try:
             queued = unpack_packet(message)
@@ -159,11 +176,13 @@ class PacketQueue:
                 held = HeldEsp(queued.packet_id, parse_esp(queued.payload))
                 self._held.add(held.packet_id)
                 return held
+            if queued.queue == self._ike_queue:
+                return CarriedIke(queued.packet_id, parse_ike(queued.payload, marked=queued.hook == PREROUTING))
             verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=False))
             udp = parse_udp(queued.payload)
             return TunnelMessage(udp.source, udp.destination, udp.payload)
         except WireError as error:
             self.counters.unreadable += 1
-            if queued is not None and queued.queue == self._held_queue:
+            if queued is not None and queued.queue != self._message_queue:
                 verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=True))
             return Unreadable(error)

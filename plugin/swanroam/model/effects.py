@@ -22,7 +22,6 @@ __all__ = [
     "MoveStates",
     "PacketRejected",
     "Persist",
-    "Reauthenticate",
     "Reestablish",
     "RemindCharon",
     "SendDummy",
@@ -65,6 +64,8 @@ class Watch:
     """Outer sources that may send on these SPIs without being held; empty on the terminal, where nothing is held."""
     leaving: tuple[Origin, ...] = ()
     """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
+    ike: tuple[int, ...] = ()
+    """Initiator SPIs of IKE_SAs whose messages go with the tunnel's ESP in UDP, as charon knows of no NAT."""
     waiting: tuple[Origin, ...] = ()
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
     unproven: tuple[int, ...] = ()
@@ -135,13 +136,15 @@ class DropAddress:
 class InformCharon:
     """Move the policies that MoveStates left, so that the kernel tells charon, which follows (XFRMA_KMADDRESS).
 
-    On a path in UDP charon would take the encapsulation away, or change its ports: nothing is sent until AlignStates.
+    On a path in UDP charon takes the encapsulation away from the state that it installs anew, on a terminal the
+    outbound one: with `silent` nothing is sent until AlignStates.
     """
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
     old: Path
     new: Path
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +212,6 @@ class Reestablish:
     connection: str
     unique_ids: tuple[int, ...]
     child: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reauthenticate:
-    """Have charon build the tunnel anew beside the present one, so that it finds out by itself about NATs."""
-
-    key: TunnelKey
-    unique_id: int
-    child_ids: tuple[int, ...]
-    """CHILD_SAs that the new IKE_SA takes over as they are and that are to be rekeyed afterwards (IKEv1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +282,6 @@ Effect = (
     | StartTimer
     | StopTimer
     | Reestablish
-    | Reauthenticate
     | ListIkeSas
     | Persist
     | Forget

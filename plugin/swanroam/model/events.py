@@ -60,8 +60,6 @@ class TimerKind(StrEnum):
     """To tell charon of a move that the gateway has not acknowledged."""
     FOLLOW = "follow"
     """To see whether charon has followed, while packets wait for that."""
-    HEAL = "heal"
-    """To have charon find out about a NAT, or that there is none any more."""
     KEEPALIVE = "keepalive"
     """To keep a NAT from forgetting a tunnel that charon does not know to be behind one."""
     LINGERING = "lingering"

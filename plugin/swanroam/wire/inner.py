@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from swanroam.errors import Unsupported, WireError
-from swanroam.model.path import IPAddress
+from swanroam.model.path import Endpoint, IPAddress
 
 __all__ = [
     "DUMMY_IDENTIFIER",
@@ -22,6 +22,7 @@ __all__ = [
     "IpHeader",
     "UdpPacket",
     "dummy",
+    "pack_udp",
     "parse_ip",
     "parse_udp",
 ]
@@ -31,7 +32,10 @@ PROTOCOL_UDP: Final = 17
 PROTOCOL_ESP: Final = 50
 PROTOCOL_ICMP6: Final = 58
 
+IP4_HEADER_BYTES: Final = 20
 IP6_HEADER_BYTES: Final = 40
+UDP_HEADER_BYTES: Final = 8
+TTL: Final = 64
 IP6_FRAGMENT: Final = 44
 IP6_OPTIONS: Final = frozenset((0, 43, 60))
 """Hop-by-hop options, routing, destination options: all begin with (next header, length in 8 bytes after the first)."""
@@ -137,6 +141,14 @@ def parse_udp(data: bytes) -> UdpPacket:
     return UdpPacket(header.source, header.destination, source_port, destination_port, payload)
 
 
+def pack_udp(source: Endpoint, destination: Endpoint, payload: bytes) -> bytes:
+    """An IPv4 packet that carries UDP, without a checksum of UDP (RFC 768 allows that; NATs would have to mend it)."""
+    udp = struct.pack("!HHHH", source.port, destination.port, UDP_HEADER_BYTES + len(payload), 0) + payload
+    addresses = source.address.packed + destination.address.packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, IP4_HEADER_BYTES + len(udp), 0, 0, TTL, PROTOCOL_UDP, 0) + addresses
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
+
+
 def dummy(version: int) -> bytes:
     """The ICMP message of a dummy, for IP `version` 4 or 6: an echo reply that nobody asked for, so nobody answers.
 
@@ -145,6 +157,11 @@ def dummy(version: int) -> bytes:
     if version == 6:
         return struct.pack("!BBHHH", ECHO_REPLY6, 0, 0, DUMMY_IDENTIFIER, 0) + DUMMY_MAGIC
     bare = struct.pack("!BBHHH", ECHO_REPLY, 0, 0, DUMMY_IDENTIFIER, 0) + DUMMY_MAGIC
-    total = sum(struct.unpack(f"!{len(bare) // 2}H", bare))
+    return bare[:2] + struct.pack("!H", _checksum(bare)) + bare[4:]
+
+
+def _checksum(data: bytes) -> int:
+    """Of an even number of bytes (RFC 1071)."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
-    return bare[:2] + struct.pack("!H", ~total & 0xFFFF) + bare[4:]
+    return ~(total + (total >> 16)) & 0xFFFF

@@ -84,10 +84,15 @@ def pack_bind(queue: int, sequence: int, *, max_held: int, fail_open: bool) -> b
     return pack_message(NFQNL_MSG_CONFIG, Flag.REQUEST | Flag.ACK, sequence, payload)
 
 
-def pack_verdict(queue: int, packet_id: int, *, accept: bool) -> bytes:
-    """The verdict for one packet, not acknowledged; verdicts may be joined and sent together."""
+def pack_verdict(queue: int, packet_id: int, *, accept: bool, changed: bytes | None = None) -> bytes:
+    """The verdict for one packet, not acknowledged; verdicts may be joined and sent together.
+
+    `changed`: what the packet is replaced by, from its IP header on.
+    """
     header = VERDICT_HDR.pack(NF_ACCEPT if accept else NF_DROP, packet_id)
     payload = NFGENMSG.pack(0, 0, queue) + attribute(NFQA_VERDICT_HDR, header)
+    if changed is not None:
+        payload += attribute(NFQA_PAYLOAD, changed)
     return pack_message(NFQNL_MSG_VERDICT, REQUEST, 0, payload)
 
 

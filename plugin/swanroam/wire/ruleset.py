@@ -10,6 +10,7 @@
     unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     bound     SPI . inner address      in-tunnel messages that the daemon may read
+    carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
 
@@ -32,6 +33,7 @@ __all__ = [
     "STRANGERS",
     "UNPROVEN",
     "counters_of",
+    "ike_queue",
     "messages_queue",
     "ruleset",
 ]
@@ -134,7 +136,8 @@ table inet {table} {{
   counter {cleartext} {{ }}
   counter {smuggled} {{ }}
   set bound {{ typeof esp spi . ip saddr; }}
-  set bound6 {{ typeof esp spi . ip6 saddr; }}{held}
+  set bound6 {{ typeof esp spi . ip6 saddr; }}
+  set carried {{ typeof @th,64,64; }}{held}
   chain messages {{
     meta ipsec missing accept
     udp sport != {port} accept
@@ -149,6 +152,7 @@ table inet {table} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
+    udp dport {natt} @th,64,32 0 @th,96,64 @carried queue flags bypass to {ike}
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -166,12 +170,18 @@ table inet {table} {{
   }}
   chain output {{
     type filter hook output priority {priority}; policy accept;
+    udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
   }}
 }}
 """
+
+
+def ike_queue(queue: int) -> int:
+    """The queue for IKE messages that go with ESP in UDP."""
+    return queue + 2
 
 
 def messages_queue(queue: int) -> int:
@@ -196,6 +206,8 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         table=table,
         port=port,
         messages=messages_queue(queue),
+        ike=ike_queue(queue),
+        natt=NATT_PORT,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
         held=_held(queue) if gateway else "",
