@@ -13,7 +13,7 @@ from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_chil
 from tests.lab.streams import Stream
 from tests.lab.world import Move, Terminal, World
 
-__all__ = ["KEEPALIVE_S", "VARIANTS", "Journey", "Variant", "begin", "compare_with_mobike"]
+__all__ = ["KEEPALIVE_S", "VARIANTS", "Journey", "Variant", "begin", "compare_with_mobike", "natted"]
 
 KEEPALIVE_S = 2
 
@@ -41,7 +41,7 @@ class Variant:
             ike_version=self.ike_version,
             encap=self.alone,
             dpd_delay_s=dpd_delay_s,
-            charon={"keep_alive": f"{KEEPALIVE_S}s", "make_before_break": "yes"},
+            charon={"keep_alive": f"{KEEPALIVE_S}s"},
         )
 
 
@@ -58,15 +58,18 @@ class Journey:
     terminal: Terminal
     began_at: str
     """The terminal's address when the tunnel was set up."""
+    in_udp: bool
+    """Whether charon set it up in UDP. If not, it knows of no NAT, whatever there is later, and its IKE is carried."""
 
     def wanted(self) -> Wanted:
         """What everyone is to say of it now."""
-        if not self.variant.alone:
-            return Wanted()
+        who = ("terminal",) if self.variant.alone else ("terminal", "gateway")
+        if not self.in_udp:
+            return Wanted(swanroam=who, charon=False)
         away = self.terminal.outer != self.began_at
-        return Wanted(swanroam=("terminal",), kept=self.began_at if away else None)
+        return Wanted(swanroam=who, kept=self.began_at if away else None)
 
-    def goes_on(self, kind: str, change: Callable[[], Move], *, same_keys: bool = False) -> Move:
+    def goes_on(self, kind: str, change: Callable[[], Move]) -> Move:
         """Change the path under streams both ways; the figures of it go to those of its kind.
 
         They flow again before anyone negotiates anything. With swanroam on both ends nothing is lost from then on while
@@ -87,8 +90,7 @@ class Journey:
         assert not capture.ike(move.began_ns, flowing_ns)
         assert not capture.cleartext(move.began_ns)
         assert terminal.sa.inner == before.inner
-        if same_keys or self.variant.alone:
-            assert kept_keys
+        assert kept_keys
         if not self.variant.alone:
             assert up.outcome(move.usable_ns).lost == ()
             assert down.outcome(flowing_ns).lost == ()
@@ -120,7 +122,12 @@ class Journey:
 def begin(world: World, variant: Variant, link: str, *, dpd_delay_s: int = 2) -> Journey:
     """Set the first terminal's tunnel up while it is on a link."""
     world.reconnect(variant.tunnel(dpd_delay_s=dpd_delay_s), link=link)
-    return Journey(world, variant, world.terminal, world.terminal.outer)
+    return Journey(world, variant, world.terminal, world.terminal.outer, natted(world.terminal, variant))
+
+
+def natted(terminal: Terminal, variant: Variant) -> bool:
+    """Whether a tunnel that is set up now is in UDP from the start."""
+    return variant.alone or terminal.nat is not None
 
 
 def compare_with_mobike(world: World, kind: str, change: Callable[[], Move]) -> None:

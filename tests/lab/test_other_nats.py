@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted
 from tests.lab.nat_figures import CHANGES
 from tests.lab.nats import Nat
 from tests.lab.topology import Topology
@@ -25,7 +25,7 @@ def world(make_world: Callable[..., World]) -> World:
     nats = (Nat(link=OVERLAPPING, network="10.1.0"), Nat(link=CARRIER, carrier=True, idle_s=IDLE_S))
     world = make_world(Topology(terminals=2, nats=nats), VARIANTS[0].tunnel())
     world.connect()
-    world.roam()
+    world.roam(mobike=False)
     world.rest(world.terminals[1])
     return world
 
@@ -51,7 +51,7 @@ def test_two_terminals_behind_one_nat(world: World, variant: Variant) -> None:
     if second.access.link != OVERLAPPING:
         second.move()
     with world.awake(second):
-        other = Journey(world, variant, second, second.outer)
+        other = Journey(world, variant, second, second.outer, natted(second, variant))
         other.goes_on(CHANGES, second.move)
         with world.both_ways(second) as still:
             journey.goes_on(CHANGES, first.move)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.lab.captures import Capture
-from tests.lab.charon import Charon, IkeSa, TunnelOptions, gateway_connection, terminal_connection
+from tests.lab.charon import CONNECTION, Charon, IkeSa, TunnelOptions, gateway_connection, terminal_connection
 from tests.lab.conditions import eventually
 from tests.lab.daemon import Swanroam
 from tests.lab.ends import End, Move, Terminal
@@ -120,8 +120,13 @@ class World:
         for terminal in self.active:
             terminal.connect()
 
-    def roam(self, capability: str = "negotiate", **settings: object) -> None:
-        """Start swanroam on both ends and wait until every tunnel is ready to move."""
+    def roam(self, capability: str = "negotiate", *, mobike: bool | None = None, **settings: object) -> None:
+        """Start swanroam on both ends and wait until every tunnel is ready to move.
+
+        `mobike`: what is to be said of that in the configuration, if anything.
+        """
+        if mobike is not None:
+            settings["tunnels"] = {CONNECTION: {"mobike": mobike}}
         self._capability = capability
         self._roams = self.ends
         for end in self.ends:

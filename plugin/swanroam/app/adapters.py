@@ -10,7 +10,7 @@ from swanroam.app.verify import States
 from swanroam.hookhost import HookHost
 from swanroam.kernel.filter import PacketFilter
 from swanroam.kernel.kept import KeptAddresses
-from swanroam.kernel.queue import CarriedIke, HeldEsp, PacketQueue, TunnelMessage, Unreadable
+from swanroam.kernel.queue import PacketQueue, Taken
 from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
@@ -44,7 +44,7 @@ class Kernel(ports.Kernel, States, Source, Protocol):
 class Queue(ports.Queue, Source, Protocol):
     """The queues of the packet filter. Closing lets all packets that were received go on."""
 
-    def receive(self) -> Sequence[HeldEsp | TunnelMessage | CarriedIke | Unreadable]:
+    def receive(self) -> Sequence[Taken]:
         """The packets that wait. Raises KernelRefused."""
 
 

@@ -36,7 +36,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.kernel.queue import CarriedIke, HeldEsp, TunnelMessage, Unreadable
+from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
 from swanroam.model.effects import Persist, Watch
 from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
@@ -46,8 +46,6 @@ from swanroam.wire.control import NONCE_BYTES, decode
 __all__ = ["Daemon", "run"]
 
 log = logging.getLogger(__name__)
-
-Queued = HeldEsp | TunnelMessage | CarriedIke | Unreadable
 
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
@@ -84,7 +82,7 @@ class Daemon:
         self._watched: set[int] = set()
         self._preferences: dict[LocalAddress, int] = {}
         self._bad_messages = 0
-        self._backlog = deque[Queued]()
+        self._backlog = deque[Taken]()
         self._repair: asyncio.TimerHandle | None = None
 
         store, records, problem = Store.open(config.state_dir)
@@ -215,7 +213,7 @@ class Daemon:
         Later ones will pass them by in the kernel: those left behind could fall out of the replay window.
         """
         self._take_in()
-        kept = deque[Queued]()
+        kept = deque[Taken]()
         for packet in self._backlog:
             if (
                 isinstance(packet, HeldEsp)

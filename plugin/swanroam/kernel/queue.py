@@ -17,7 +17,7 @@ from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
 from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet
 from swanroam.wire.ruleset import ike_queue, messages_queue
 
-__all__ = ["CarriedIke", "HeldEsp", "PacketQueue", "QueueCounters", "TunnelMessage", "Unreadable"]
+__all__ = ["CarriedIke", "HeldEsp", "PacketQueue", "QueueCounters", "Taken", "TunnelMessage", "Unreadable"]
 
 MAX_HELD: Final = 1024
 DATAGRAMS_AT_ONCE: Final = 64
@@ -54,6 +54,9 @@ class Unreadable:
     """A packet that was not what its queue is for: ESP was let go on to the kernel, a message was dropped."""
 
     problem: WireError
+
+
+Taken = HeldEsp | TunnelMessage | CarriedIke | Unreadable
 
 
 @dataclass(slots=True)
@@ -106,9 +109,9 @@ class PacketQueue:
                 self._socket.send("last verdicts", verdicts)
         self._socket.close()
 
-    def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[HeldEsp | TunnelMessage | CarriedIke | Unreadable]:
+    def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[Taken]:
         """The packets that wait, at most about `limit`; an empty list when there is none. Never blocks."""
-        found: list[HeldEsp | TunnelMessage | CarriedIke | Unreadable] = []
+        found: list[Taken] = []
         verdicts: list[bytes] = []
         for _ in range(limit):
             messages = self._next_messages()
@@ -166,9 +169,7 @@ class PacketQueue:
             # The error stands for packets that are gone; those that fitted are still to be read.
             return self._socket.receive("queues", block=False)
 
-    def _take(
-        self, message: NetlinkMessage, verdicts: list[bytes]
-    ) -> HeldEsp | TunnelMessage | CarriedIke | Unreadable:
+    def _take(self, message: NetlinkMessage, verdicts: list[bytes]) -> Taken:
         queued: QueuedPacket | None = None
         try:
             queued = unpack_packet(message)

@@ -1,9 +1,9 @@
 """IKE messages on their way through a NAT that charon does not know of (RFC 3948 section 2.2).
 
-charon, which knows of no NAT, sends and expects them on port 500. A NAT would give that port a mapping of its own, which
-the other end does not know and which is forgotten when nothing is sent. So they go where the tunnel's ESP in UDP goes,
-on port 4500 behind four bytes of zero, and are put back at the other end. Only the UDP header changes; nothing in the
-messages is looked at but the SPI that tells which tunnel they belong to (RFC 7296 section 3.1, RFC 2408 section 3.1).
+charon, which knows of no NAT, sends and expects them on port 500. A NAT would give that port a mapping of its own,
+which the other end does not know and which is forgotten when nothing is sent. So they go where the tunnel's ESP in UDP
+goes, on port 4500 behind four bytes of zero, and are put back at the other end. Only the headers before them change;
+nothing in them is looked at but the SPI that tells which tunnel they belong to (RFC 7296 and RFC 2408, section 3.1).
 """
 
 from dataclasses import dataclass

@@ -162,6 +162,6 @@ def dummy(version: int) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """Of an even number of bytes (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
