@@ -212,11 +212,13 @@ def test_the_clock_jumps(world: World, by_ns: int) -> None:
 
 @pytest.mark.parametrize(("side", "what"), [("terminal", "child"), ("gateway", "child"), ("terminal", "ike")])
 def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str) -> None:
-    charon = end(world, side).charon
-    rekey = charon.rekey_child if what == "child" else charon.rekey_ike
+    charon, sa = end(world, side).charon, world.sa(end(world, side))
     with faulty(world, f"{side} rekeys the {what} SA at the moment of a move") as fault:
         fault.deadline_s = 30.0
-        rekey()
+        if what == "child":
+            charon.rekey_child(sa.children[0])
+        else:
+            charon.rekey_ike(sa)
         world.terminal.move()
 
 
