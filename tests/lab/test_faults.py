@@ -212,7 +212,7 @@ def test_the_clock_jumps(world: World, by_ns: int) -> None:
 
 @pytest.mark.parametrize(("side", "what"), [("terminal", "child"), ("gateway", "child"), ("terminal", "ike")])
 def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str) -> None:
-    charon, sa = end(world, side).charon, world.sa(end(world, side))
+    charon, sa = end(world, side).charon, world.sa(end(world, side), world.terminal)
     with faulty(world, f"{side} rekeys the {what} SA at the moment of a move") as fault:
         fault.deadline_s = 30.0
         if what == "child":
