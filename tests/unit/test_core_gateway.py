@@ -25,7 +25,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import IkeSaEnded, PacketVerified, Reason, TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import IPAddress, Path
+from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
 from tests.support.values import (
     FIRST_SERVER,
@@ -179,6 +179,18 @@ def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothin
     effects = desk.message(Update(sequence=2, claimed=path(Role.GATEWAY, C).remote))
     assert some(MoveStates, effects) == []
     assert desk.tunnel.path == AT_B
+
+
+@pytest.mark.parametrize(("sequence", "port"), [(1, 500), (2, 4500)])
+def test_an_update_that_was_sent_before_in_another_form_does_not_take_the_tunnel_back(sequence: int, port: int) -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(Update(sequence=1, claimed=AT_A.remote))
+    desk.held(A, packet_id=1, port=4500)
+    desk.moved(one(MoveStates, desk.verified(1, 10)))
+    assert desk.tunnel.leaving == (A,)
+    effects = desk.message(Update(sequence=sequence, claimed=Endpoint(A, port)))
+    assert some(MoveStates, effects) == []
+    assert desk.tunnel.path.encap
 
 
 def test_an_update_does_not_take_the_tunnel_back_to_where_nobody_answered() -> None:

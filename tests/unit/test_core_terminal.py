@@ -17,6 +17,7 @@ from swanroam.model.effects import (
     SendDummy,
     SendMessage,
     StopTimer,
+    Trigger,
 )
 from swanroam.model.events import IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
@@ -119,11 +120,17 @@ def test_an_idle_tunnel_sends_an_update_with_what_it_knows_of_its_address() -> N
 def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charon_has_to_build_anew() -> None:
     desk, effects = roamed()
     delays = timers(effects, TimerKind.UPDATE)
-    effects = desk.moved(one(MoveStates, desk.expired(TimerKind.UPDATE)))
-    while messages(effects):
-        assert messages(effects) == [update(1, IN_UDP)]
+    ways = []
+    while some(MoveStates, effects := desk.expired(TimerKind.UPDATE)):
+        while switches := some(MoveStates, effects):
+            (switch,) = switches
+            assert (switch.trigger, switch.old) == (Trigger.NAT, desk.tunnel.path)
+            effects = desk.moved(switch)
+            ways.append(switch.new)
+            assert messages(effects) == [update(1, switch.new)]
         delays += timers(effects, TimerKind.UPDATE)
-        effects = desk.expired(TimerKind.UPDATE)
+    # Until it is known that the gateway can hear what is in UDP, it gets what it heard before as well.
+    assert ways == [IN_UDP, *4 * (THERE, IN_UDP)]
     assert tuple(delays) == UPDATE_DELAYS_S
     assert desk.tunnel.phase is Phase.ABANDONED
     assert one(Reestablish, effects) == Reestablish(key=KEY, connection="home", unique_ids=(1,), child="net")
@@ -135,8 +142,9 @@ def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charo
 def abandoned() -> Desk:
     desk, _ = roamed()
     while desk.tunnel.phase is Phase.UPDATING:
-        for switch in some(MoveStates, desk.expired(TimerKind.UPDATE)):
-            desk.moved(switch)
+        effects = desk.expired(TimerKind.UPDATE)
+        while switches := some(MoveStates, effects):
+            effects = desk.moved(switches[0])
     return desk
 
 
