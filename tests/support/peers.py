@@ -20,10 +20,12 @@ from swanroam.core.step import Core
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import (
     AlignStates,
+    DropAddress,
     Effect,
     Forget,
     GiveVerdict,
     InformCharon,
+    KeepAddress,
     ListIkeSas,
     MoveStates,
     Persist,
@@ -90,10 +92,17 @@ class State:
 
     child: ChildSa
     path: Path
+    """Of the inbound one."""
+    out: Path
+    """Of the outbound one."""
+    charon: Path
+    """Where charon has both: it finds a state by its destination there."""
     silent: bool = False
     """The outbound one sends nothing for the time being."""
     reminded: bool = False
     """The inbound one has no port, so that the next packet is reported."""
+    retired: bool = False
+    """The outbound one is gone: the CHILD_SA was rekeyed."""
     sent: int = 0
     highest: int = 0
     received: set[int] = field(default_factory=set)
@@ -106,6 +115,8 @@ class Host:
         self.world, self.role, self.addresses = world, role, addresses
         self.agreement = Agreement.NEGOTIATE
         self.states: dict[int, State] = {}
+        self.kept: tuple[IPAddress, IPAddress] | None = None
+        """An address that states and charon go on with, and the one that it is rewritten to."""
         self.sas: tuple[IkeSa, ...] = ()
         self.store: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self.data: list[tuple[float, int]] = []
@@ -137,6 +148,7 @@ class Host:
         """Start the daemon, with or without what the last one stored."""
         self._begin()
         self.running = True
+        self.kept = None
         for state in self.states.values():
             state.silent = False
         if remember:
@@ -187,8 +199,18 @@ class Host:
                     state.reminded = True
             case AlignStates(path=aligned):
                 for state in self._states_of(effect.children):
-                    if state.path.addresses in (aligned.addresses, effect.old.addresses):
-                        state.path, state.silent, state.reminded = aligned, False, False
+                    if state.path.local.address in (aligned.local.address, effect.old.local.address):
+                        state.path, state.reminded = aligned, False
+                    if state.out.remote.address in (aligned.remote.address, effect.old.remote.address):
+                        state.out, state.silent = aligned, False
+            case KeepAddress():
+                self.kept = None if effect.new.local.address == effect.kept else (effect.kept, effect.new.local.address)
+                finished = MoveFinished(
+                    at_s=self.world.now_s, key=effect.key, old=effect.old, new=effect.new, duration_s=0.0
+                )
+                self._events.append(finished)
+            case DropAddress():
+                self.kept = None
             case Reauthenticate():
                 self.world.reauthenticate(effect.unique_id)
             case SendMessage(source=source, destination=destination, message=message):
@@ -239,7 +261,8 @@ class Host:
                 reason = Reason.KERNEL_REFUSED
                 return MoveRefused(at_s=now_s, key=move.key, old=move.old, new=move.new, reason=reason, detail="no")
         for state in self._states_of(move.children):
-            state.path, state.reminded = move.new, False
+            state.path = state.out = move.new
+            state.reminded = False
         self.moves.append((now_s, move.new.remote.address if self.role is Role.GATEWAY else move.new.local.address))
         return MoveFinished(at_s=now_s, key=move.key, old=move.old, new=move.new, duration_s=0.0)
 
@@ -252,28 +275,36 @@ class Host:
         """It was told of addresses, and takes the ports of IKE."""
         local, remote = (Endpoint(address, IKE_PORT) for address in new.addresses)
         self.sas = tuple(replace(sa, local=local, remote=remote) for sa in self.sas)
-        self._reinstall()
+        self._update()
 
     def hear(self, unique_id: int, seen: Endpoint) -> None:
         """An IKE message came from elsewhere: without MOBIKE that is believed at once (ike_sa.c, update_hosts)."""
         if any(sa.unique_id == unique_id and sa.remote != seen for sa in self.sas):
             self.sas = tuple(replace(sa, remote=seen) if sa.unique_id == unique_id else sa for sa in self.sas)
-            self._reinstall()
+            self._update()
 
     def _mapped(self, spi: int, seen: Endpoint) -> None:
         """The kernel reported another source of ESP in UDP: believed where a NAT was found there."""
         for sa in self.sas:
             if sa.nat_remote and not sa.nat_local and any(child.spi_in == spi for child in sa.children):
                 self.sas = tuple(replace(each, remote=seen) if each is sa else each for each in self.sas)
-                for state in self._states_of(sa.children):
-                    state.path, state.reminded = Path(Endpoint(GATEWAY, NATT_PORT), seen, encap=True), False
+                self._update()
 
-    def _reinstall(self) -> None:
-        """It installs its states where it believes them to be anew, in UDP only where it found a NAT."""
+    def _update(self) -> None:
+        """Its states go where it believes the ends to be (child_sa.c, update), in UDP only where it found a NAT.
+
+        One that the daemon has moved to another destination it does not find.
+        """
         for sa in self.sas:
+            where = believed(sa)
             for state in self._states_of(sa.children):
-                if state.path.addresses == believed(sa).addresses:
-                    state.path, state.reminded = believed(sa), False
+                if state.charon == where:
+                    continue
+                if state.path.local.address == state.charon.local.address:
+                    state.path, state.reminded = where, False
+                if state.out.remote.address == state.charon.remote.address:
+                    state.out = where
+                state.charon = where
 
     def _verify(self, packet_id: int, packet: Packet) -> PacketVerified:
         state = self.states[packet.spi]
@@ -309,7 +340,7 @@ class Host:
     def install(self, sa: IkeSa) -> None:
         """A new IKE_SA with its CHILD_SAs takes the place of all others."""
         former, self.sas = self.sas, (sa,)
-        self.states = {child.spi_in: State(child, believed(sa)) for child in sa.children}
+        self.states = {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
         for gone in former:
             self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=gone.unique_id))
         self._tell(self.sas, complete=False)
@@ -317,7 +348,7 @@ class Host:
     def install_beside(self, sa: IkeSa) -> None:
         """A new IKE_SA comes beside those that there are: what is sent goes there from now on."""
         self.sas = (*self.sas, sa)
-        self.states |= {child.spi_in: State(child, believed(sa)) for child in sa.children}
+        self.states |= {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
         self._tell((sa,), complete=False)
 
     def remove(self, unique_id: int) -> None:
@@ -343,7 +374,9 @@ class Host:
             where = believed(sa)
         old = tuple(replace(child, state="REKEYED") for child in sa.children)
         self.sas = (*self.sas[:-1], replace(sa, children=(*old, new)))
-        self.states[new.spi_in] = State(new, where)
+        for state in self._states_of(old):
+            state.retired = True
+        self.states[new.spi_in] = state_at(new, where)
         self.world.after(LINGER_S, lambda: self._retire(sa.unique_id, {child.spi_in for child in old}))
         self.list_sas()
 
@@ -367,18 +400,21 @@ class Host:
     ) -> None:
         """Send through the tunnel; without a state, or without its address, nothing leaves."""
         state = next(reversed(self.states.values()), None)
-        if state is None or state.silent or state.path.local.address not in self.addresses:
+        if state is None or state.silent:
+            return
+        source_now = self.kept[1] if self.kept and self.kept[0] == state.out.local.address else state.out.local.address
+        if source_now not in self.addresses:
             return
         state.sent += 1
         packet = Packet(
-            source=state.path.local.address,
-            destination=state.path.remote.address,
+            source=source_now,
+            destination=state.out.remote.address,
             spi=state.child.spi_out,
             sequence=state.sent if sequence is None else sequence,
             inner_source=source,
             inner_destination=destination,
             payload=payload,
-            ports=(state.path.local.port, state.path.remote.port) if state.path.encap else None,
+            ports=(state.out.local.port, state.out.remote.port) if state.out.encap else None,
         )
         self.world.transmit(packet)
 
@@ -410,6 +446,8 @@ class Host:
 
     def accept(self, packet: Packet) -> None:
         """The kernel's own judgement, and what comes out of the tunnel."""
+        if self.kept and self.kept[1] == packet.destination:
+            packet = replace(packet, destination=self.kept[0])
         state = self.states.get(packet.spi)
         if state is None or packet.destination != state.path.local.address or packet.forged:
             return
@@ -431,6 +469,11 @@ class Host:
         if not gateway:
             inner, peer = peer, inner
         self.dispatch(MessageReceived(at_s=self.world.now_s, inner=inner, peer=peer, message=message))
+
+
+def state_at(child: ChildSa, where: Path) -> State:
+    """States that charon has just installed."""
+    return State(child, path=where, out=where, charon=where)
 
 
 def natted(sa: IkeSa) -> bool:
@@ -555,8 +598,9 @@ class World:
         self.after(4 * self.delay_s, lambda: self._build_beside(unique_id))
 
     def _build_beside(self, unique_id: int) -> None:
-        outer = next((sa.local.address for sa in self.terminal.sas if sa.unique_id == unique_id), None)
-        if outer is None or outer not in self.terminal.addresses or self.random.random() < self.loss:
+        believes = next((sa.local.address for sa in self.terminal.sas if sa.unique_id == unique_id), None)
+        outer = self._reaches(believes) if believes else None
+        if outer is None or self.random.random() < self.loss:
             return
         for host, sa in self._new_sas(outer):
             host.install_beside(sa)
@@ -571,8 +615,14 @@ class World:
 
     def _speak_ike(self, sa: IkeSa) -> None:
         """A message of the terminal's charon gets to the gateway's, if it is where it believes to be."""
-        if sa.local.address in self.terminal.addresses:
-            self.gateway.hear(sa.unique_id, self.network.seen(sa.local))
+        if (here := self._reaches(sa.local.address)) is not None:
+            self.gateway.hear(sa.unique_id, self.network.seen(Endpoint(here, sa.local.port)))
+
+    def _reaches(self, believes: IPAddress) -> IPAddress | None:
+        """Where messages of a charon that believes to be at this address leave the terminal, if they do."""
+        kept = self.terminal.kept
+        here = kept[1] if kept and kept[0] == believes else believes
+        return here if here in self.terminal.addresses else None
 
     def _build(self, outer: IPAddress) -> None:
         self.builds += 1
@@ -596,8 +646,7 @@ class World:
     def _detect_dead_peer(self) -> None:
         """Charon's own means: what it believes cannot carry is built anew."""
         self.after(DPD_S, self._detect_dead_peer)
-        believed = {sa.local.address for sa in self.terminal.sas}
-        if not believed & set(self.terminal.addresses):
+        if not any(self._reaches(sa.local.address) for sa in self.terminal.sas):
             self.build_anew(tuple(sa.unique_id for sa in self.terminal.sas))
 
     def agreed(self) -> bool:
@@ -614,8 +663,11 @@ class World:
             terminal.path.local.address == self.terminal.addresses[0]
             and gateway.path.remote == here
             and gateway.path.encap == terminal.path.encap
+            and self.terminal.kept is None
             and all(state.path == terminal.path for state in self.terminal.states.values())
             and all(state.path == gateway.path for state in self.gateway.states.values())
+            and all(state.out == terminal.path for state in self.terminal.states.values() if not state.retired)
+            and all(state.out == gateway.path for state in self.gateway.states.values() if not state.retired)
             and terminal.capability.allows_moves
             and gateway.capability.allows_moves
             and terminal.phase == gateway.phase == "steady"
