@@ -19,7 +19,17 @@ from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
 from swanroam.model.tunnel import ChildSa, TunnelKey
 from swanroam.wire.xfrm import SaState
 
-__all__ = ["Bell", "FakeFilter", "FakeHooks", "FakeKernel", "FakeQueue", "FakeRoutes", "FakeSender", "Machine"]
+__all__ = [
+    "Bell",
+    "FakeFilter",
+    "FakeHooks",
+    "FakeKept",
+    "FakeKernel",
+    "FakeQueue",
+    "FakeRoutes",
+    "FakeSender",
+    "Machine",
+]
 
 Noted = list[tuple[object, ...]]
 """What was done: the name of it, then its arguments."""
@@ -126,6 +136,34 @@ class FakeKernel(Refusing, Bell):
         """Have the next packet reported."""
         del children
         self.note("remind", path)
+
+
+class FakeKept(Refusing):
+    """Addresses that tunnels go on with: where the terminal really is, by tunnel."""
+
+    def __init__(self, noted: Noted) -> None:
+        super().__init__(noted)
+        self.kept: dict[TunnelKey, tuple[IPAddress, IPAddress]] = {}
+        self.closed = False
+
+    def clean(self) -> None:
+        """Nothing was left."""
+        self.note("clean")
+
+    def close(self) -> None:
+        """Drop them all."""
+        self.kept.clear()
+        self.closed = True
+
+    def keep(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Go on with an address."""
+        self.note("keep", kept, actual, remote)
+        self.kept[key] = kept, actual
+
+    def drop(self, key: TunnelKey) -> None:
+        """Need it no longer."""
+        self.note("drop", key)
+        self.kept.pop(key, None)
 
 
 class FakeFilter(Refusing, Bell):
@@ -306,6 +344,7 @@ class Machine:
 
     noted: Noted = field(default_factory=list)
     kernel: FakeKernel = field(init=False)
+    kept: FakeKept = field(init=False)
     filter: FakeFilter = field(init=False)
     queue: FakeQueue = field(init=False)
     sender: FakeSender = field(init=False)
@@ -319,6 +358,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.kernel, self.filter = FakeKernel(self.noted), FakeFilter(self.noted)
+        self.kept = FakeKept(self.noted)
         self.queue, self.sender, self.routes = (
             FakeQueue(self.noted),
             FakeSender(self.noted),
@@ -331,13 +371,13 @@ class Machine:
 
     def close(self) -> None:
         """Close what the daemon did not open."""
-        for opened in (self.kernel, self.filter, self.queue, self.sender, self.routes):
+        for opened in (self.kernel, self.kept, self.filter, self.queue, self.sender, self.routes):
             opened.close()
 
     @property
     def all_closed(self) -> bool:
         """Whether whatever was opened is closed (addresses are kept by terminals only)."""
-        parts = (self.kernel, self.filter, self.queue, self.sender)
+        parts = (self.kernel, self.kept, self.filter, self.queue, self.sender)
         return all(part.closed for part in parts) and all(hooks.closed for hooks in self.hooks)
 
     def adapters(self) -> Adapters:
@@ -345,6 +385,7 @@ class Machine:
         return Adapters(
             hooks=self._load,
             kernel=lambda _: self._open("kernel", self.kernel),
+            kept=lambda _: self._open("kept", self.kept),
             queue=lambda _: self._open("queue", self.queue),
             filter=lambda _: self._open("filter", self.filter),
             sender=lambda _: self._open("sender", self.sender),

@@ -1,15 +1,16 @@
 """Two cores in one process: a terminal and a gateway, with kernel, charon and network played in virtual time.
 
-    terminal (addresses come and go) --- network (delay, jitter, loss) --- gateway
+    terminal (addresses come and go) --- [NAT] --- network (delay, jitter, loss) --- gateway
 
-Each host has a Core and what it acts on: states that carry packets with sequence numbers and a replay window, a packet
-filter that holds packets of unknown sources, a charon that follows and builds anew, timers and a store. Nothing here
-knows how the core decides.
+Each host has a Core and what it acts on: states that carry packets with sequence numbers and a replay window, and take
+none in another form than their own (plain, or in UDP); a packet filter that holds packets of unknown origins; a charon
+that follows, builds anew and knows of NATs only what it found when it set an IKE_SA up; timers and a store. Nothing
+here knows how the core decides.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
@@ -18,14 +19,19 @@ from swanroam.core.settings import Agreement
 from swanroam.core.step import Core
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import (
+    AlignStates,
+    DropAddress,
     Effect,
     Forget,
     GiveVerdict,
     InformCharon,
+    KeepAddress,
     ListIkeSas,
     MoveStates,
     Persist,
+    Reauthenticate,
     Reestablish,
+    RemindCharon,
     SendDummy,
     SendMessage,
     StartTimer,
@@ -49,29 +55,35 @@ from swanroam.model.events import (
     TimerId,
 )
 from swanroam.model.messages import Message
-from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, Role, TunnelKey
 from swanroam.wire.control import decode, encode
-from tests.support.values import FIRST_SERVER, GATEWAY, INNER, KEY, PORT, A, ike_sa, nonces, path, repository, settings
+from tests.support.network import Network, Packet
+from tests.support.values import (
+    FIRST_SERVER,
+    GATEWAY,
+    INNER,
+    KEY,
+    PORT,
+    A,
+    ike_sa,
+    in_udp,
+    nonces,
+    path,
+    repository,
+    settings,
+)
+from tests.support.values import child as child_sa
+
+__all__ = ["DPD_S", "FOLLOW_S", "LINGER_S", "LIST_S", "Host", "Packet", "State", "World"]
 
 FOLLOW_S = 0.05
 LIST_S = 0.01
 DPD_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
-    """An ESP packet; `forged` is one whose integrity value is wrong."""
-
-    source: IPAddress
-    destination: IPAddress
-    spi: int
-    sequence: int
-    inner_source: IPAddress
-    inner_destination: IPAddress
-    payload: bytes | None
-    """A message, or None for other data."""
-    forged: bool = False
+LINGER_S = 5.0
+"""How long a rekeyed CHILD_SA receives (charon.delete_rekeyed_delay)."""
+SEND_RETRY_S, SEND_RETRY_FOR_S = 0.01, 0.15
+IKE_PORT, NATT_PORT = 500, 4500
 
 
 @dataclass(slots=True)
@@ -80,6 +92,17 @@ class State:
 
     child: ChildSa
     path: Path
+    """Of the inbound one."""
+    out: Path
+    """Of the outbound one."""
+    charon: Path
+    """Where charon has both: it finds a state by its destination there."""
+    silent: bool = False
+    """The outbound one sends nothing for the time being."""
+    reminded: bool = False
+    """The inbound one has no port, so that the next packet is reported."""
+    retired: bool = False
+    """The outbound one is gone: the CHILD_SA was rekeyed."""
     sent: int = 0
     highest: int = 0
     received: set[int] = field(default_factory=set)
@@ -92,6 +115,8 @@ class Host:
         self.world, self.role, self.addresses = world, role, addresses
         self.agreement = Agreement.NEGOTIATE
         self.states: dict[int, State] = {}
+        self.kept: tuple[IPAddress, IPAddress] | None = None
+        """An address that states and charon go on with, and the one that it is rewritten to."""
         self.sas: tuple[IkeSa, ...] = ()
         self.store: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self.data: list[tuple[float, int]] = []
@@ -103,7 +128,8 @@ class Host:
         self._begin()
 
     def _begin(self) -> None:
-        self.core = Core(settings(self.role, self.agreement), nonces(), PORT)
+        mobike = False if self.world.network.translators else None
+        self.core = Core(settings(self.role, self.agreement, mobike=mobike), nonces(), PORT)
         self.filter: dict[TunnelKey, Watch] = {}
         self.held: dict[int, Packet] = {}
         self._timers: dict[TimerId, object] = {}
@@ -122,6 +148,9 @@ class Host:
         """Start the daemon, with or without what the last one stored."""
         self._begin()
         self.running = True
+        self.kept = None
+        for state in self.states.values():
+            state.silent = False
         if remember:
             self.core.remember(self.store.values())
         if self.role is Role.TERMINAL:
@@ -162,11 +191,32 @@ class Host:
             case MoveStates():
                 self._events.append(self._move(effect))
             case InformCharon():
+                for state in self._states_of(effect.children) if effect.new.encap else ():
+                    state.silent = True
                 self.world.after(FOLLOW_S, lambda: self._follow(effect.new))
+            case RemindCharon():
+                for state in self._states_of(effect.children):
+                    state.reminded = True
+            case AlignStates(path=aligned):
+                for state in self._states_of(effect.children):
+                    if state.path.local.address in (aligned.local.address, effect.old.local.address):
+                        state.path, state.reminded = aligned, False
+                    if state.out.remote.address in (aligned.remote.address, effect.old.remote.address):
+                        state.out, state.silent = aligned, False
+            case KeepAddress():
+                self.kept = None if effect.new.local.address == effect.kept else (effect.kept, effect.new.local.address)
+                finished = MoveFinished(
+                    at_s=self.world.now_s, key=effect.key, old=effect.old, new=effect.new, duration_s=0.0
+                )
+                self._events.append(finished)
+            case DropAddress():
+                self.kept = None
+            case Reauthenticate():
+                self.world.reauthenticate(effect.unique_id)
             case SendMessage(source=source, destination=destination, message=message):
-                self.send(source, destination, encode(message))
+                self._send(source, destination, encode(message))
             case SendDummy(source=source, destination=destination):
-                self.send(source, destination, None)
+                self._send(source, destination, None)
             case StartTimer(timer=timer, delay_s=delay_s):
                 token = self._timers[timer] = object()
                 self.world.after(delay_s, lambda: self._expire(timer, token))
@@ -207,16 +257,54 @@ class Host:
         now_s = self.world.now_s
         for child in move.children:
             state = self.states.get(child.spi_in)
-            if state is None or state.path != move.old:
+            if state is None or state.path.addresses not in (move.old.addresses, move.new.addresses):
                 reason = Reason.KERNEL_REFUSED
                 return MoveRefused(at_s=now_s, key=move.key, old=move.old, new=move.new, reason=reason, detail="no")
-        for child in move.children:
-            self.states[child.spi_in].path = move.new
+        for state in self._states_of(move.children):
+            state.path = state.out = move.new
+            state.reminded = False
         self.moves.append((now_s, move.new.remote.address if self.role is Role.GATEWAY else move.new.local.address))
         return MoveFinished(at_s=now_s, key=move.key, old=move.old, new=move.new, duration_s=0.0)
 
+    def _states_of(self, children: Iterable[ChildSa]) -> list[State]:
+        return [self.states[child.spi_in] for child in children if child.spi_in in self.states]
+
+    # charon
+
     def _follow(self, new: Path) -> None:
-        self.sas = tuple(replace(sa, local=new.local, remote=new.remote) for sa in self.sas)
+        """It was told of addresses, and takes the ports of IKE."""
+        local, remote = (Endpoint(address, IKE_PORT) for address in new.addresses)
+        self.sas = tuple(replace(sa, local=local, remote=remote) for sa in self.sas)
+        self._update()
+
+    def hear(self, unique_id: int, seen: Endpoint) -> None:
+        """An IKE message came from elsewhere: without MOBIKE that is believed at once (ike_sa.c, update_hosts)."""
+        if any(sa.unique_id == unique_id and sa.remote != seen for sa in self.sas):
+            self.sas = tuple(replace(sa, remote=seen) if sa.unique_id == unique_id else sa for sa in self.sas)
+            self._update()
+
+    def _mapped(self, spi: int, seen: Endpoint) -> None:
+        """The kernel reported another source of ESP in UDP: believed where a NAT was found there."""
+        for sa in self.sas:
+            if sa.nat_remote and not sa.nat_local and any(child.spi_in == spi for child in sa.children):
+                self.sas = tuple(replace(each, remote=seen) if each is sa else each for each in self.sas)
+                self._update()
+
+    def _update(self) -> None:
+        """Its states go where it believes the ends to be (child_sa.c, update), in UDP only where it found a NAT.
+
+        One that the daemon has moved to another destination it does not find.
+        """
+        for sa in self.sas:
+            where = believed(sa)
+            for state in self._states_of(sa.children):
+                if state.charon == where:
+                    continue
+                if state.path.local.address == state.charon.local.address:
+                    state.path, state.reminded = where, False
+                if state.out.remote.address == state.charon.remote.address:
+                    state.out = where
+                state.charon = where
 
     def _verify(self, packet_id: int, packet: Packet) -> PacketVerified:
         state = self.states[packet.spi]
@@ -236,47 +324,97 @@ class Host:
 
     def list_sas(self) -> None:
         """List all IKE_SAs for the daemon."""
-        paths = tuple((spi, state.path) for spi, state in self.states.items())
-        self.dispatch(IkeSasListed(at_s=self.world.now_s, sas=self.sas, complete=True, kernel_paths=paths))
+        self._tell(self.sas, complete=True)
+
+    def _tell(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
+        paths = []
+        for state in self._states_of(child for sa in sas for child in sa.children):
+            where = state.path
+            if state.reminded:
+                where = replace(where, remote=replace(where.remote, port=0))
+            paths.append((state.child.spi_in, where))
+        self.dispatch(
+            IkeSasListed(at_s=self.world.now_s, sas=sas, complete=complete, kernel_paths=tuple(paths)),
+        )
 
     def install(self, sa: IkeSa) -> None:
         """A new IKE_SA with its CHILD_SAs takes the place of all others."""
         former, self.sas = self.sas, (sa,)
-        self.states = {child.spi_in: State(child, sa.path) for child in sa.children}
-        paths = tuple((spi, state.path) for spi, state in self.states.items())
+        self.states = {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
         for gone in former:
             self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=gone.unique_id))
-        self.dispatch(IkeSasListed(at_s=self.world.now_s, sas=self.sas, complete=False, kernel_paths=paths))
+        self._tell(self.sas, complete=False)
+
+    def install_beside(self, sa: IkeSa) -> None:
+        """A new IKE_SA comes beside those that there are: what is sent goes there from now on."""
+        self.sas = (*self.sas, sa)
+        self.states |= {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
+        self._tell((sa,), complete=False)
+
+    def remove(self, unique_id: int) -> None:
+        """An IKE_SA is gone."""
+        gone = {child.spi_in for sa in self.sas if sa.unique_id == unique_id for child in sa.children}
+        self.sas = tuple(sa for sa in self.sas if sa.unique_id != unique_id)
+        self.states = {spi: state for spi, state in self.states.items() if spi not in gone}
+        self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=unique_id))
 
     def uninstall(self) -> None:
         """All IKE_SAs are gone."""
-        former, self.sas, self.states = self.sas, (), {}
-        for gone in former:
-            self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=gone.unique_id))
+        for sa in self.sas:
+            self.remove(sa.unique_id)
 
-    def rekey(self, children: tuple[ChildSa, ...]) -> None:
-        """These CHILD_SAs take the place of those that there are."""
-        where = next(iter(self.states.values())).path
-        self.sas = tuple(replace(sa, children=children) for sa in self.sas)
-        self.states = {child.spi_in: State(child, where) for child in children}
+    def rekey(self, up: int, down: int) -> None:
+        """A CHILD_SA takes the place of those of the last IKE_SA, which are there for a while yet."""
+        sa = self.sas[-1]
+        new = replace(child_sa(self.role, up=up, down=down), encap=natted(sa))
+        where = next(reversed(self.states.values())).path
+        if where.addresses == believed(sa).addresses or not natted(sa):
+            where = Path(*(Endpoint(address, IKE_PORT) for address in where.addresses))
+        if where.addresses == believed(sa).addresses:
+            where = believed(sa)
+        old = tuple(replace(child, state="REKEYED") for child in sa.children)
+        self.sas = (*self.sas[:-1], replace(sa, children=(*old, new)))
+        for state in self._states_of(old):
+            state.retired = True
+        self.states[new.spi_in] = state_at(new, where)
+        self.world.after(LINGER_S, lambda: self._retire(sa.unique_id, {child.spi_in for child in old}))
         self.list_sas()
+
+    def _retire(self, unique_id: int, spis: set[int]) -> None:
+        """Rekeyed CHILD_SAs are gone, and nobody says so."""
+        for sa in self.sas:
+            if sa.unique_id == unique_id:
+                left = tuple(child for child in sa.children if child.spi_in not in spis)
+                self.sas = tuple(replace(each, children=left) if each is sa else each for each in self.sas)
+                self.states = {spi: state for spi, state in self.states.items() if spi not in spis}
+
+    def _send(self, source: IPAddress, destination: IPAddress, payload: bytes | None, waited_s: float = 0.0) -> None:
+        state = next(reversed(self.states.values()), None)
+        if state is None or not state.silent:
+            self.send(source, destination, payload)
+        elif waited_s < SEND_RETRY_FOR_S:
+            self.world.after(SEND_RETRY_S, lambda: self._send(source, destination, payload, waited_s + SEND_RETRY_S))
 
     def send(
         self, source: IPAddress, destination: IPAddress, payload: bytes | None, sequence: int | None = None
     ) -> None:
         """Send through the tunnel; without a state, or without its address, nothing leaves."""
-        state = next(iter(self.states.values()), None)
-        if state is None or state.path.local.address not in self.addresses:
+        state = next(reversed(self.states.values()), None)
+        if state is None or state.silent:
+            return
+        source_now = self.kept[1] if self.kept and self.kept[0] == state.out.local.address else state.out.local.address
+        if source_now not in self.addresses:
             return
         state.sent += 1
         packet = Packet(
-            source=state.path.local.address,
-            destination=state.path.remote.address,
+            source=source_now,
+            destination=state.out.remote.address,
             spi=state.child.spi_out,
             sequence=state.sent if sequence is None else sequence,
             inner_source=source,
             inner_destination=destination,
             payload=payload,
+            ports=(state.out.local.port, state.out.remote.port) if state.out.encap else None,
         )
         self.world.transmit(packet)
 
@@ -288,7 +426,8 @@ class Host:
     def receive(self, packet: Packet) -> None:
         """A packet arrived: the packet filter holds it or lets it through."""
         known = [each for each in self.filter.values() if packet.spi in each.spis and (each.sources or each.waiting)]
-        free = [each for each in known if packet.source in (*each.sources, *each.leaving)]
+        origin: Origin = Endpoint(packet.source, packet.ports[0]) if packet.ports else packet.source
+        free = [each for each in known if origin in (*each.sources, *each.leaving)]
         if not self.running or not known or free:
             self.accept(packet)
             return
@@ -301,16 +440,24 @@ class Host:
                 source=packet.source,
                 destination=packet.destination,
                 spi=packet.spi,
+                port=packet.ports[0] if packet.ports else None,
             )
         )
 
     def accept(self, packet: Packet) -> None:
         """The kernel's own judgement, and what comes out of the tunnel."""
+        if self.kept and self.kept[1] == packet.destination:
+            packet = replace(packet, destination=self.kept[0])
         state = self.states.get(packet.spi)
         if state is None or packet.destination != state.path.local.address or packet.forged:
             return
         if packet.sequence in state.received:
             return
+        if state.path.encap != (packet.ports is not None) or (packet.ports and packet.ports[1] != NATT_PORT):
+            return
+        if packet.ports and (state.reminded or state.path.remote != Endpoint(packet.source, packet.ports[0])):
+            seen = Endpoint(packet.source, packet.ports[0])
+            self.world.after(FOLLOW_S, lambda: self._mapped(packet.spi, seen))
         state.received.add(packet.sequence)
         state.highest = max(state.highest, packet.sequence)
         if packet.payload is None:
@@ -324,16 +471,46 @@ class Host:
         self.dispatch(MessageReceived(at_s=self.world.now_s, inner=inner, peer=peer, message=message))
 
 
-class World:
-    """Time, network, and both hosts. `delay_s` is one way; `loss` the share of packets lost."""
+def state_at(child: ChildSa, where: Path) -> State:
+    """States that charon has just installed."""
+    return State(child, path=where, out=where, charon=where)
 
-    def __init__(self, *, seed: int = 0, delay_s: float = 0.01, jitter_s: float = 0.0, loss: float = 0.0) -> None:
+
+def natted(sa: IkeSa) -> bool:
+    """Whether charon found a NAT when it set this IKE_SA up."""
+    return sa.nat_local or sa.nat_remote
+
+
+def believed(sa: IkeSa) -> Path:
+    """Where charon installs states of this IKE_SA."""
+    if natted(sa):
+        return Path(sa.local, sa.remote, encap=True)
+    return Path(Endpoint(sa.local.address, IKE_PORT), Endpoint(sa.remote.address, IKE_PORT))
+
+
+class World:
+    """Time, network, and both hosts. `delay_s` is one way; `loss` the share of packets lost.
+
+    `nats`: public address of the NAT before each address of the terminal that is behind one.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        delay_s: float = 0.01,
+        jitter_s: float = 0.0,
+        loss: float = 0.0,
+        nats: Mapping[IPAddress, IPAddress] | None = None,
+    ) -> None:
         self.now_s = 1000.0
         self.delay_s, self.jitter_s, self.loss = delay_s, jitter_s, loss
         self.random = Random(seed)
+        self.network = Network(self.random, nats)
         self.sent: list[Packet] = []
         """Every packet that was sent, also lost ones: what somebody on the path may see."""
         self.builds = 0
+        self._numbers = count(1)
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self.terminal = Host(self, Role.TERMINAL, A)
@@ -367,12 +544,20 @@ class World:
 
     def transmit(self, packet: Packet) -> None:
         """Carry a packet, or lose it."""
+        outside = self.network.outward(packet)
+        if outside is None:
+            return
+        packet = outside
         self.sent.append(packet)
         if self.random.random() >= self.loss:
             self.after(self.delay_s + self.jitter_s * self.random.random(), lambda: self.deliver(packet))
 
     def deliver(self, packet: Packet) -> None:
         """Hand a packet to whoever has its address now."""
+        inside = self.network.inward(packet)
+        if inside is None:
+            return
+        packet = inside
         for host in (self.terminal, self.gateway):
             if packet.destination in host.addresses:
                 host.receive(packet)
@@ -394,11 +579,12 @@ class World:
         self.after(down_s, lambda: host.start(remember=remember))
 
     def rekey(self) -> None:
-        """Rekey the CHILD_SA, if there is one at both ends."""
+        """The terminal rekeys the CHILD_SA, if there is one at both ends."""
         if self.terminal.sas and self.gateway.sas:
+            self._speak_ike(self.terminal.sas[-1])
             up, down = self._spis()
-            self.gateway.rekey(ike_sa(Role.GATEWAY, spis=((up, down),)).children)
-            self.terminal.rekey(ike_sa(Role.TERMINAL, spis=((up, down),)).children)
+            self.gateway.rekey(up, down)
+            self.terminal.rekey(up, down)
 
     def build_anew(self, unique_ids: tuple[int, ...]) -> None:
         """What charon does when it is asked to end these IKE_SAs and initiate."""
@@ -407,11 +593,52 @@ class World:
         if self.terminal.addresses and not self.terminal.sas:
             self._build(self.terminal.addresses[0])
 
+    def reauthenticate(self, unique_id: int) -> None:
+        """The terminal's charon builds the tunnel anew beside the present one, if it gets through, and ends that."""
+        self.after(4 * self.delay_s, lambda: self._build_beside(unique_id))
+
+    def _build_beside(self, unique_id: int) -> None:
+        believes = next((sa.local.address for sa in self.terminal.sas if sa.unique_id == unique_id), None)
+        outer = self._reaches(believes) if believes else None
+        if outer is None or self.random.random() < self.loss:
+            return
+        for host, sa in self._new_sas(outer):
+            host.install_beside(sa)
+        self.after(2 * self.delay_s, lambda: self._remove(unique_id))
+
+    def _remove(self, unique_id: int) -> None:
+        for sa in self.terminal.sas:
+            if sa.unique_id == unique_id:
+                self._speak_ike(sa)
+        for host in (self.gateway, self.terminal):
+            host.remove(unique_id)
+
+    def _speak_ike(self, sa: IkeSa) -> None:
+        """A message of the terminal's charon gets to the gateway's, if it is where it believes to be."""
+        if (here := self._reaches(sa.local.address)) is not None:
+            self.gateway.hear(sa.unique_id, self.network.seen(Endpoint(here, sa.local.port)))
+
+    def _reaches(self, believes: IPAddress) -> IPAddress | None:
+        """Where messages of a charon that believes to be at this address leave the terminal, if they do."""
+        kept = self.terminal.kept
+        here = kept[1] if kept and kept[0] == believes else believes
+        return here if here in self.terminal.addresses else None
+
     def _build(self, outer: IPAddress) -> None:
         self.builds += 1
-        number, spis = self.builds, self._spis()
+        for host, sa in self._new_sas(outer):
+            host.install(sa)
+
+    def _new_sas(self, outer: IPAddress) -> list[tuple[Host, IkeSa]]:
+        number, spis = next(self._numbers), self._spis()
+        found = []
         for host in (self.gateway, self.terminal):
-            host.install(ike_sa(host.role, unique_id=number, outer=outer, ike_spis=(number, number), spis=(spis,)))
+            sa = ike_sa(host.role, unique_id=number, outer=outer, ike_spis=(number, number), spis=(spis,))
+            if outer in self.network.translators:
+                inside = Endpoint(outer, NATT_PORT)
+                sa = in_udp(sa, self.network.seen(inside), inside)
+            found.append((host, sa))
+        return found
 
     def _spis(self) -> tuple[int, int]:
         return self.random.getrandbits(31) + 1, self.random.getrandbits(31) + 1
@@ -419,8 +646,7 @@ class World:
     def _detect_dead_peer(self) -> None:
         """Charon's own means: what it believes cannot carry is built anew."""
         self.after(DPD_S, self._detect_dead_peer)
-        believed = {sa.local.address for sa in self.terminal.sas}
-        if not believed & set(self.terminal.addresses):
+        if not any(self._reaches(sa.local.address) for sa in self.terminal.sas):
             self.build_anew(tuple(sa.unique_id for sa in self.terminal.sas))
 
     def agreed(self) -> bool:
@@ -428,12 +654,31 @@ class World:
         terminal, gateway = self.terminal.core.table.get(KEY), self.gateway.core.table.get(KEY)
         if terminal is None or gateway is None or not self.terminal.addresses:
             return False
-        here = Endpoint(self.terminal.addresses[0], 500)
+        here = terminal.path.local
+        if terminal.path.encap:
+            here = self.network.seen(here)
+        elif here.address in self.network.translators:
+            return False
         return (
-            terminal.path.local == gateway.path.remote == here
+            terminal.path.local.address == self.terminal.addresses[0]
+            and gateway.path.remote == here
+            and gateway.path.encap == terminal.path.encap
+            and self.terminal.kept is None
             and all(state.path == terminal.path for state in self.terminal.states.values())
             and all(state.path == gateway.path for state in self.gateway.states.values())
+            and all(state.out == terminal.path for state in self.terminal.states.values() if not state.retired)
+            and all(state.out == gateway.path for state in self.gateway.states.values() if not state.retired)
             and terminal.capability.allows_moves
             and gateway.capability.allows_moves
             and terminal.phase == gateway.phase == "steady"
+        )
+
+    def healed(self) -> bool:
+        """Whether both charons know the tunnel's path, and have found whether there is a NAT on it."""
+        (terminal,), (gateway,) = self.terminal.sas, self.gateway.sas
+        there = terminal.local.address in self.network.translators
+        return (
+            terminal.local.address == self.terminal.addresses[0]
+            and gateway.remote == self.network.seen(terminal.local)
+            and natted(terminal) == natted(gateway) == there
         )

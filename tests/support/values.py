@@ -37,6 +37,9 @@ GATEWAY = IPv4Address("203.0.113.1")
 A = IPv4Address("192.0.2.10")
 B = IPv4Address("198.51.100.20")
 C = IPv4Address("192.0.2.130")
+PRIVATE = IPv4Address("192.168.7.5")
+NAT_A, NAT_B, NAT_C, NAT_PRIVATE = (IPv4Address(f"203.0.113.{last}") for last in (11, 12, 13, 14))
+"""Public addresses of NATs, where there are some."""
 INNER = IPv4Address("10.3.0.1")
 OTHER_INNER = IPv4Address("10.3.0.2")
 SERVERS = IPv4Network("10.1.0.0/24")
@@ -108,9 +111,21 @@ def ike_sa(
     )
 
 
-def settings(role: Role, agreement: Agreement = Agreement.NEGOTIATE, *, path_validation: bool = True) -> Settings:
+def in_udp(sa: IkeSa, seen: Endpoint | None = None, inside: Endpoint | None = None) -> IkeSa:
+    """The same IKE_SA as set up through a NAT before the terminal, which is seen at one endpoint and is at another."""
+    here, there = inside or Endpoint(A, 4500), Endpoint(GATEWAY, 4500)
+    children = tuple(replace(each, encap=True) for each in sa.children)
+    if sa.initiator:
+        return replace(sa, local=here, remote=there, nat_local=True, children=children)
+    return replace(sa, local=there, remote=seen or here, nat_remote=True, children=children)
+
+
+def settings(
+    role: Role, agreement: Agreement = Agreement.NEGOTIATE, *, path_validation: bool = True, mobike: bool | None = None
+) -> Settings:
     """The same settings for all tunnels."""
-    return Settings(role=role, tunnels={"*": TunnelSettings(agreement=agreement, path_validation=path_validation)})
+    same = TunnelSettings(agreement=agreement, path_validation=path_validation, mobike=mobike)
+    return Settings(role=role, tunnels={"*": same})
 
 
 def repository(*addresses: IPAddress, metrics: Mapping[IPAddress, int] | None = None) -> Repository:
@@ -190,10 +205,14 @@ class Desk:
             MoveRefused(at_s=self.now_s, key=move.key, old=move.old, new=move.new, reason=reason, detail="no")
         )
 
-    def held(self, source: IPAddress, spi: int = SPI_UP, packet_id: int | None = None) -> tuple[Effect, ...]:
-        """The packet filter holds a packet."""
+    def held(
+        self, source: IPAddress, spi: int = SPI_UP, packet_id: int | None = None, port: int | None = None
+    ) -> tuple[Effect, ...]:
+        """The packet filter holds a packet, in UDP from `port`."""
         number = next(self._packets) if packet_id is None else packet_id
-        return self.step(PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=GATEWAY, spi=spi))
+        return self.step(
+            PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=GATEWAY, spi=spi, port=port)
+        )
 
     def verified(
         self,

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from swanroam.core.capability import HELLO_DELAYS_S, unserved
-from swanroam.core.settings import Agreement
+from swanroam.core.settings import Agreement, Settings, TunnelSettings
 from swanroam.model.effects import CapabilityChanged, MoveStates, Persist, SendMessage, StopTimer, Watch
 from swanroam.model.events import Reason, TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, HelloAck, Message, Refusal, Refuse, Update
@@ -193,6 +193,7 @@ def test_a_tunnel_whose_selectors_let_no_message_through_is_left_alone(role: Rol
 
 TERMINALS = ike_sa(Role.TERMINAL)
 NATTED = Path(Endpoint(A, 4500), Endpoint(GATEWAY, 4500))
+NO_WORD = "behind a NAT charon may move it with MOBIKE, and does not tell: say mobike = false where it does not"
 SIX = Endpoint(IPv6Address("2001:db8::1"), 500)
 
 
@@ -200,15 +201,18 @@ SIX = Endpoint(IPv6Address("2001:db8::1"), 500)
     ("sa", "why"),
     [
         (replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), "charon moves it with MOBIKE"),
-        (replace(TERMINALS, version=1), "IKEv1 is not served yet"),
-        (replace(TERMINALS, nat_remote=True), "ESP in UDP is not served yet"),
-        (replace(TERMINALS, nat_local=True, local=NATTED.local, remote=NATTED.remote), "ESP in UDP is not served yet"),
-        (replace(TERMINALS, children=(replace(TERMINALS.children[0], encap=True),)), "ESP in UDP is not served yet"),
+        (replace(TERMINALS, nat_remote=True), NO_WORD),
+        (replace(TERMINALS, nat_local=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
+        (replace(TERMINALS, nat_fake=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
+        (
+            replace(TERMINALS, children=(replace(TERMINALS.children[0], encryption="AES_CTR"),)),
+            "the kernel cannot move AES-CTR with a separate integrity algorithm",
+        ),
         (replace(TERMINALS, local=SIX, remote=SIX), "IPv6 outer addresses are not served yet"),
     ],
 )
 def test_kinds_that_are_not_served_are_left_alone_with_the_reason(sa: IkeSa, why: str) -> None:
-    assert unserved(sa) == why
+    assert unserved(sa, settings(Role.TERMINAL)) == why
     for agreement in (Agreement.NEGOTIATE, Agreement.CONFIGURED):
         desk = Desk(Role.TERMINAL, agreement)
         effects = desk.listed(sa)
@@ -219,8 +223,48 @@ def test_kinds_that_are_not_served_are_left_alone_with_the_reason(sa: IkeSa, why
         assert messages(answer) == [Refuse(nonce=bytes(16), reason=Refusal.POLICY)]
 
 
-def test_the_tunnel_of_the_tests_is_served() -> None:
-    assert unserved(TERMINALS) is None
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tunnel_of_the_tests_is_served(version: int) -> None:
+    assert unserved(replace(TERMINALS, version=version), settings(Role.TERMINAL)) is None
+
+
+def in_udp(**natted: bool) -> IkeSa:
+    children = tuple(replace(child, encap=True) for child in TERMINALS.children)
+    return replace(TERMINALS, local=NATTED.local, remote=NATTED.remote, children=children, **natted)
+
+
+@pytest.mark.parametrize("natted", [{"nat_local": True}, {"nat_remote": True}, {"nat_fake": True}])
+def test_esp_in_udp_is_served_where_the_operator_says_that_there_is_no_mobike(natted: dict[str, bool]) -> None:
+    said = Settings(role=Role.TERMINAL, tunnels={"home": TunnelSettings(mobike=False)})
+    assert unserved(in_udp(**natted), said) is None
+
+
+def test_esp_in_udp_is_served_where_the_connection_had_no_mobike_when_that_could_be_told() -> None:
+    known = settings(Role.TERMINAL)
+    assert unserved(in_udp(nat_local=True), known) == NO_WORD
+    assert unserved(TERMINALS, known) is None
+    assert unserved(in_udp(nat_local=True), known) is None
+    assert unserved(replace(in_udp(nat_local=True), name="other"), known) == NO_WORD
+
+
+def test_esp_in_udp_is_left_alone_where_the_connection_had_mobike() -> None:
+    known = settings(Role.TERMINAL)
+    unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), known)
+    assert unserved(in_udp(nat_local=True), known) == "charon moves it with MOBIKE"
+
+
+def test_what_the_operator_says_of_mobike_counts_more_than_what_charon_seems_to_tell() -> None:
+    for said, why in ((True, "charon moves it with MOBIKE"), (False, None)):
+        told = Settings(role=Role.TERMINAL, tunnels={"*": TunnelSettings(mobike=said)})
+        assert unserved(TERMINALS, told) == why
+        assert unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), told) == why
+
+
+def test_what_was_learned_of_mobike_outlives_new_settings() -> None:
+    desk = Desk(Role.TERMINAL)
+    desk.listed(TERMINALS)
+    desk.core.reconfigure(settings(Role.TERMINAL))
+    assert unserved(in_udp(nat_local=True), desk.core.settings) is None
 
 
 @ROLES

@@ -2,6 +2,7 @@
 
 import pytest
 
+from swanroam.core import natd
 from swanroam.core.distrust import FIRST_S
 from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.gateway import CHALLENGE_DELAYS_S, LEAVING_S
@@ -24,7 +25,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import IkeSaEnded, PacketVerified, Reason, TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import IPAddress
+from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
 from tests.support.values import (
     FIRST_SERVER,
@@ -67,6 +68,11 @@ def move(desk: Desk, source: IPAddress, sequence: int, packet_id: int) -> MoveSt
     """A packet from this source that may move the tunnel, up to the move."""
     desk.held(source, packet_id=packet_id)
     return one(MoveStates, desk.verified(packet_id, sequence))
+
+
+def acknowledged(sequence: int, at: Path) -> UpdateAck:
+    discovery = natd.payloads(ike_sa(Role.GATEWAY), at.local, at.remote)
+    return UpdateAck(sequence=sequence, observed=at.remote, natd=discovery)
 
 
 def follow(desk: Desk, source: IPAddress, sequence: int, packet_id: int) -> tuple[Effect, ...]:
@@ -162,9 +168,9 @@ def test_a_terminal_that_comes_back_at_once_is_followed_by_its_update_and_challe
     assert moving == MoveStates(key=KEY, children=desk.tunnel.children, old=AT_B, new=AT_A, trigger=Trigger.UPDATE)
     assert desk.message(back) == (), "while it moves an update waits for its repetition"
     told = messages(desk.moved(moving))
-    assert told[0] == UpdateAck(sequence=2, observed=AT_A.remote)
+    assert told[0] == acknowledged(2, AT_A)
     assert isinstance(told[1], PathChallenge)
-    assert messages(desk.message(back)) == [UpdateAck(sequence=2, observed=AT_A.remote)]
+    assert messages(desk.message(back)) == [acknowledged(2, AT_A)]
 
 
 def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothing() -> None:
@@ -173,6 +179,18 @@ def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothin
     effects = desk.message(Update(sequence=2, claimed=path(Role.GATEWAY, C).remote))
     assert some(MoveStates, effects) == []
     assert desk.tunnel.path == AT_B
+
+
+@pytest.mark.parametrize(("sequence", "port"), [(1, 500), (2, 4500)])
+def test_an_update_that_was_sent_before_in_another_form_does_not_take_the_tunnel_back(sequence: int, port: int) -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(Update(sequence=1, claimed=AT_A.remote))
+    desk.held(A, packet_id=1, port=4500)
+    desk.moved(one(MoveStates, desk.verified(1, 10)))
+    assert desk.tunnel.leaving == (A,)
+    effects = desk.message(Update(sequence=sequence, claimed=Endpoint(A, port)))
+    assert some(MoveStates, effects) == []
+    assert desk.tunnel.path.encap
 
 
 def test_an_update_does_not_take_the_tunnel_back_to_where_nobody_answered() -> None:
@@ -423,7 +441,7 @@ def test_where_nobody_is_to_be_challenged_the_new_path_is_believed(how: str) -> 
 def test_an_update_is_acknowledged_with_the_address_that_the_packets_come_from() -> None:
     desk = negotiated(Role.GATEWAY)
     sent = one(SendMessage, desk.message(Update(sequence=1, claimed=AT_A.remote)))
-    assert sent.message == UpdateAck(sequence=1, observed=AT_A.remote)
+    assert sent.message == acknowledged(1, AT_A)
     assert (sent.source, sent.destination) == (FIRST_SERVER, INNER)
     assert desk.tunnel.nat is Nat.NONE
 
@@ -431,7 +449,7 @@ def test_an_update_is_acknowledged_with_the_address_that_the_packets_come_from()
 def test_an_update_never_moves_a_tunnel_whatever_it_claims() -> None:
     desk = negotiated(Role.GATEWAY)
     effects = desk.message(Update(sequence=1, claimed=AT_C.remote))
-    assert messages(effects) == [UpdateAck(sequence=1, observed=AT_A.remote)]
+    assert messages(effects) == [acknowledged(1, AT_A)]
     assert some(MoveStates, effects) == []
     assert (desk.tunnel.path, desk.tunnel.nat) == (AT_A, Nat.REMOTE)
 
@@ -450,9 +468,7 @@ def test_an_update_reminds_a_restarted_gateway_of_the_agreement_and_the_next_pac
     assert one(Watch, effects).sources == (A,)
     assert desk.tunnel.capability is Capability.NEGOTIATED
     follow(desk, B, 10, 1)
-    assert messages(desk.message(Update(sequence=4, claimed=AT_B.remote))) == [
-        UpdateAck(sequence=4, observed=AT_B.remote)
-    ]
+    assert messages(desk.message(Update(sequence=4, claimed=AT_B.remote))) == [acknowledged(4, AT_B)]
 
 
 def test_an_update_where_the_agreement_is_off_is_refused() -> None:

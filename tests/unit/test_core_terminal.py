@@ -2,6 +2,7 @@
 
 import pytest
 
+from swanroam.core import natd
 from swanroam.core.recovery import DELAYS_S
 from swanroam.core.settings import Agreement
 from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, UPDATE_DELAYS_S
@@ -16,13 +17,15 @@ from swanroam.model.effects import (
     SendDummy,
     SendMessage,
     StopTimer,
+    Trigger,
 )
 from swanroam.model.events import IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import Endpoint
+from swanroam.model.path import Endpoint, Path
 from swanroam.model.tunnel import Capability, Nat, Role
 from tests.support.values import (
     FIRST_SERVER,
+    GATEWAY,
     INNER,
     KEY,
     SPI_DOWN,
@@ -42,12 +45,18 @@ from tests.support.values import (
 )
 
 HERE, THERE = path(Role.TERMINAL, A), path(Role.TERMINAL, B)
+IN_UDP = Path(Endpoint(B, 4500), Endpoint(GATEWAY, 4500), encap=True)
 
 
 def roamed() -> tuple[Desk, tuple[Effect, ...]]:
     """A terminal that went to B, and what came of it."""
     desk = negotiated(Role.TERMINAL)
     return desk, desk.moved(one(MoveStates, desk.roam(B)))
+
+
+def update(sequence: int, at: Path) -> Update:
+    discovery = natd.payloads(ike_sa(Role.TERMINAL), at.local, at.remote)
+    return Update(sequence=sequence, claimed=at.local, natd=discovery)
 
 
 def ack(desk: Desk, sequence: int, observed: Endpoint = THERE.local) -> tuple[Effect, ...]:
@@ -103,7 +112,7 @@ def test_an_idle_tunnel_sends_an_update_with_what_it_knows_of_its_address() -> N
     desk, effects = roamed()
     sent = one(SendMessage, effects)
     assert (sent.source, sent.destination) == (INNER, FIRST_SERVER)
-    assert sent.message == Update(sequence=1, claimed=THERE.local)
+    assert sent.message == update(1, THERE)
     assert desk.tunnel.phase is Phase.UPDATING
     assert desk.tunnel.path == THERE
 
@@ -111,9 +120,17 @@ def test_an_idle_tunnel_sends_an_update_with_what_it_knows_of_its_address() -> N
 def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charon_has_to_build_anew() -> None:
     desk, effects = roamed()
     delays = timers(effects, TimerKind.UPDATE)
-    while messages(effects := desk.expired(TimerKind.UPDATE)):
-        assert messages(effects) == [Update(sequence=1, claimed=THERE.local)]
+    ways = []
+    while some(MoveStates, effects := desk.expired(TimerKind.UPDATE)):
+        while switches := some(MoveStates, effects):
+            (switch,) = switches
+            assert (switch.trigger, switch.old) == (Trigger.NAT, desk.tunnel.path)
+            effects = desk.moved(switch)
+            ways.append(switch.new)
+            assert messages(effects) == [update(1, switch.new)]
         delays += timers(effects, TimerKind.UPDATE)
+    # Until it is known that the gateway can hear what is in UDP, it gets what it heard before as well.
+    assert ways == [IN_UDP, *4 * (THERE, IN_UDP)]
     assert tuple(delays) == UPDATE_DELAYS_S
     assert desk.tunnel.phase is Phase.ABANDONED
     assert one(Reestablish, effects) == Reestablish(key=KEY, connection="home", unique_ids=(1,), child="net")
@@ -125,7 +142,9 @@ def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charo
 def abandoned() -> Desk:
     desk, _ = roamed()
     while desk.tunnel.phase is Phase.UPDATING:
-        desk.expired(TimerKind.UPDATE)
+        effects = desk.expired(TimerKind.UPDATE)
+        while switches := some(MoveStates, effects):
+            effects = desk.moved(switches[0])
     return desk
 
 
@@ -176,7 +195,7 @@ def test_a_late_acknowledgement_takes_an_abandoned_tunnel_back() -> None:
 def test_another_move_takes_an_abandoned_tunnel_back() -> None:
     desk = abandoned()
     effects = desk.moved(one(MoveStates, desk.roam(C)))
-    assert messages(effects) == [Update(sequence=2, claimed=path(Role.TERMINAL, C).local)]
+    assert messages(effects) == [update(2, path(Role.TERMINAL, C))]
     assert desk.tunnel.phase is Phase.UPDATING
 
 

@@ -60,7 +60,7 @@ def test_ip_options_and_padding_after_the_packet_are_no_part_of_esp() -> None:
         (lambda raw: raw[:2] + b"\0\x1b" + raw[4:], 20, "7 bytes where a header needs 8"),
         (lambda raw: raw[:6] + b"\x20\0" + raw[8:], 0, "a fragment"),
         (lambda raw: raw[:6] + b"\0\1" + raw[8:], 0, "a fragment"),
-        (lambda raw: raw[:9] + b"\x11" + raw[10:], 0, "protocol 17"),
+        (lambda raw: raw[:9] + b"\x06" + raw[10:], 0, "protocol 6"),
     ],
 )
 def test_an_ipv4_packet_that_lies_is_refused(change: Callable[[bytes], bytes], offset: int, problem: str) -> None:

@@ -148,7 +148,13 @@ def told(changes: list[ElementChange]) -> list[tuple[str, str, int | None]]:
 def test_a_move_adds_the_new_source_and_lets_the_old_one_leave() -> None:
     wanted = WantedElements(holds=True, leaving_ms=500)
     first = wanted.watch(watched("192.0.2.1"))
-    assert told(first) == [("+", "known", None), ("+", "bound", None), ("+", "bound6", None), ("+", "roaming", None)]
+    assert told(first) == [
+        ("+", "known", None),
+        ("+", "bound", None),
+        ("+", "bound6", None),
+        ("+", "roaming", None),
+        ("+", "roaming_udp", None),
+    ]
     assert wanted.watch(watched("192.0.2.1")) == []
     moved = wanted.watch(watched("192.0.2.2", leaving=("192.0.2.1",)))
     assert told(moved) == [("+", "leaving", 500), ("+", "known", None), ("-", "known", None)]
@@ -191,7 +197,7 @@ def test_what_is_sent_to_an_address_that_is_not_proven_is_limited_for_a_time_at_
 def test_ipv6_sources_are_in_sets_of_their_own() -> None:
     wanted = WantedElements(holds=True, leaving_ms=500)
     names = {change.element.set_name for change in wanted.watch(watched("2001:db8::1", leaving=("2001:db8::2",)))}
-    assert names == {"known6", "leaving6", "bound", "bound6", "roaming"}
+    assert names == {"known6", "leaving6", "bound", "bound6", "roaming", "roaming_udp"}
 
 
 def test_a_terminal_binds_and_holds_nothing() -> None:

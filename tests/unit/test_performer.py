@@ -82,6 +82,7 @@ class Desk:
         self.machine.filter.whole = True
         world = World(
             kernel=self.machine.kernel,
+            kept=self.machine.kept,
             verifier=self,
             filter=self.machine.filter,
             queue=self.machine.queue,

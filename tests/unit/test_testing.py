@@ -95,4 +95,5 @@ def test_values_have_defaults_that_fit_together_and_can_be_changed() -> None:
     assert make_address(prefix_length=30, usable=False).prefix_length == 30
     assert make_rejection(known=False, source=None).key is None
     assert make_capability(capability=Capability.NONE).capability is Capability.NONE
-    assert str(make_path("2001:db8::1", "2001:db8::2", port=4500, encap=True)) == "2001:db8::1...2001:db8::2 in UDP"
+    in_udp = make_path("2001:db8::1", "2001:db8::2", port=4500, encap=True)
+    assert str(in_udp) == "[2001:db8::1]:4500...[2001:db8::2]:4500 in UDP"

@@ -145,7 +145,8 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress, a
     """Acknowledge with the address that the packets came from. What the terminal claims only tells of a NAT."""
     if update.sequence < tunnel.update_sequence:
         return tunnel, ()
-    back = _left(tunnel, update.claimed)
+    # The same UPDATE sent again, plain or in UDP, tells of no other move; a late one must not pull the tunnel back.
+    back = _left(tunnel, update.claimed) if update.sequence > tunnel.update_sequence else None
     if back is not None:
         # It is back where it just came from. Packets from there are let through unseen, so none of them can move the
         # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
@@ -213,7 +214,7 @@ def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
     """The path at this address that the tunnel has just left, if it has."""
     own = tunnel.path.local.address
     for origin in tunnel.leaving:
-        if origin == claimed.address:
+        if origin == claimed.address and claimed.port != encapsulation.NATT_PORT:
             return encapsulation.plain(own, claimed.address)
         if origin == claimed:
             return Path(Endpoint(own, encapsulation.NATT_PORT), claimed, encap=True)

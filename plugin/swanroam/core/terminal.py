@@ -87,7 +87,10 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     if flight.trigger is Trigger.NAT:
-        return _tell(replace(tunnel, path=event.new, untold=True), port)
+        tunnel, told = _tell(replace(tunnel, path=event.new, untold=True), port)
+        if event.new.encap:
+            return tunnel, told
+        return tunnel, (*told, _move(tunnel, encapsulation.in_udp(tunnel, event.new.local.address), Trigger.NAT))
     path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
@@ -142,9 +145,15 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
     delays = UPDATE_DELAYS_S if acknowledged else DUMMY_DELAYS_S
     if tunnel.attempt + 1 < len(delays):
         tunnel = replace(tunnel, attempt=tunnel.attempt + 1)
+        source = tunnel.path.local.address
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
-            return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, tunnel.path.local.address), Trigger.NAT),)
+            return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
+        if acknowledged and not encapsulation.way(tunnel, source).encap:
+            # A gateway that was restarted and forgot the agreement holds nothing, and its states take no UDP: without
+            # it one more is sent, that it can hear, and then in UDP again.
+            plain = encapsulation.plain(source, tunnel.path.remote.address)
+            return tunnel, (_move(tunnel, plain, Trigger.NAT),)
         return _tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()

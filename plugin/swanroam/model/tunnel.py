@@ -129,11 +129,12 @@ class IkeSa:
         """Whether charon moves this IKE_SA itself (RFC 4555); None when that cannot be told.
 
         A strongSwan initiator that offers MOBIKE leaves port 500 with IKE_AUTH, also where no NAT was found, and one
-        with `mobike = no` stays (RFC 4555 section 3.3). Behind a NAT both are on 4500, and nothing tells them apart.
+        with `mobike = no` stays (RFC 4555 section 3.3). Behind a NAT, also a pretended one, both are on 4500, and
+        nothing tells them apart.
         """
         if self.version == 1:
             return False
-        if self.nat_local or self.nat_remote:
+        if self.nat_local or self.nat_remote or self.nat_fake:
             return None
         return self.local.port != 500 or self.remote.port != 500
 
