@@ -17,7 +17,6 @@ from tests.lab.ends import End, Move, Terminal
 from tests.lab.errors import NeverCame
 from tests.lab.hosts import Host
 from tests.lab.nats import NatOfLink
-from tests.lab.nats import NatOfLink
 from tests.lab.netns import batch, sweep
 from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
