@@ -128,6 +128,26 @@ def test_only_the_gateway_holds_esp_and_inner_addresses_are_on_the_right_side() 
     assert "udp sport 20 udp dport 20" in terminal
 
 
+def test_nobody_behind_this_machine_speaks_for_its_daemon() -> None:
+    for role in Role:
+        rules = ruleset(role, table="t", queue=10, port=20)
+        forward = rules.partition("chain forward {")[2].partition("}")[0]
+        assert "udp sport 20 udp dport 20 jump smuggled" in forward
+
+
+def test_floods_are_judged_by_source_and_by_spi_before_they_are_held_and_go_on_beyond_the_limits() -> None:
+    rules = ruleset(Role.GATEWAY, table="t", queue=10, port=20)
+    held = rules.partition("chain held {")[2].partition("}\n  chain")[0]
+    order = [
+        held.index(part) for part in ("@known accept", "@waiting queue", "@roaming accept", "jump limited", "@asked")
+    ]
+    assert order == sorted(order)
+    assert held.rstrip().endswith("queue flags bypass to 10")
+    limits = [line for line in rules.splitlines() if "limit rate" in line]
+    assert all(line.rstrip().endswith(("accept", "drop")) for line in limits)
+    assert all("@spent" in line for line in limits if line.rstrip().endswith("drop"))
+
+
 # Wanted elements
 
 

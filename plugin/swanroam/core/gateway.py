@@ -152,7 +152,7 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress, a
         # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
         # path, where the terminal itself says that it has left it.
         tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
-        if must_wait(tunnel, update.claimed.address, at_s):
+        if must_wait(tunnel, back.remote.address, at_s):
             # Its packets are held again, and the guard has the word.
             return tunnel, (watch(tunnel),)
         return tunnel, (_move(tunnel, back, Trigger.UPDATE),)
