@@ -121,7 +121,7 @@ OFFLOADS: Final = ("esp4_offload", "esp6_offload")
 PACKAGES: Final = (
     ("vici", (5, 9)),
     ("pyroute2", (0, 9)),
-    ("cryptography", (42,)),
+    ("cryptography", (38,)),
     ("pluggy", (1, 3)),
     ("click", (8, 1)),
     ("rich", (13,)),
