@@ -10,8 +10,11 @@ python=.venv/bin/python
 packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
     iputils-ping tcpdump kmod procps python3-venv"
 guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
+# Roots of Debian machines for the tests of the packages: what swanroam's package needs, and systemd.
+root_packages="charon-systemd iproute2 nftables passwd python3 python3-click python3-cryptography python3-rich
+    strongswan-swanctl systemd systemd-sysv"
 build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap python3 python3-venv rpm
-    rpmlint"
+    rpmlint systemd-container"
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
@@ -112,6 +115,22 @@ shown() {
         tail -n 20 build/install.log >&2
         die "$1 $2 failed, see above and build/install.log"
     fi
+}
+
+# Makes .roots/SUITE, from the mirror that this machine uses. Beside build/, because the guest reads build/ slowly.
+need_root() {
+    suite=$1 root=.roots/$1
+    wanted=$(echo "$root_packages" | cksum)
+    [ "$(cat "$root.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "making $root"
+    sources=/etc/apt/sources.list.d/debian.sources
+    [ -e "$sources" ] || sources=/etc/apt/sources.list
+    rm -rf "$root"
+    mkdir -p .roots
+    sed -E "s/\\b(bookworm|trixie)/$suite/g" "$sources" >build/root.sources
+    # shellcheck disable=SC2086 -- a list of names
+    shown mmdebstrap --variant=apt --include="$(echo $root_packages | tr ' ' ',')" "$suite" "$root" build/root.sources
+    echo "$wanted" >"$root.made-from"
 }
 
 need_build_tools() {
