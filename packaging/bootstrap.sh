@@ -133,6 +133,16 @@ need_root() {
     echo "$wanted" >"$root.made-from"
 }
 
+# Makes .roots/SUITE-installed, with a package installed: install_root SUITE PACKAGE. dpkg takes long in the guest.
+install_root() {
+    there=.roots/$1-installed
+    rm -rf "$there"
+    cp -a --reflink=auto ".roots/$1" "$there"
+    cp "$2" "$there/root/swanroam.deb"
+    shown chroot "$there" dpkg --install /root/swanroam.deb
+    rm "$there/root/swanroam.deb"
+}
+
 need_build_tools() {
     pins=packaging/pins/tools.txt
     cmp -s "$pins" build/tools/made-from && return 0

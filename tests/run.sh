@@ -34,6 +34,7 @@ lab() {
 # What the stories of the packages need, in dist/, build/packages/ and .roots/; also those of tests/lab/test_packages.py.
 packages() {
     sh packaging/build.sh && sh tests/packages/variants.sh dist/*.deb build/packages/variants &&
+        install_root bookworm dist/*.deb &&
         "$python" -m pytest tests/packages "$@"
 }
 roots() {

@@ -15,13 +15,24 @@ from pathlib import Path
 from typing import Self
 
 from tests.lab.conditions import eventually
+from tests.lab.errors import Ended
 
 __all__ = ["Broken", "Machine"]
 
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW"
+GROUPS = Path("/sys/fs/cgroup")
 BOOT_S = 240.0
 """On an emulated processor; a real one takes two seconds."""
-USELESS = ("console-getty.service", "systemd-logind.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+USELESS = (
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "getty.target",
+    "systemd-logind.service",
+    "systemd-sysctl.service",
+    "systemd-update-utmp.service",
+    "timers.target",
+)
+"""What no story needs. Settings of the kernel are those of the lab."""
 
 
 class Broken(AssertionError):
@@ -31,7 +42,9 @@ class Broken(AssertionError):
 class Machine:
     """A machine that runs, as a context manager."""
 
-    def __init__(self, root: Path, log: Path, *, network: Path | None = None, capabilities: bool = True) -> None:
+    def __init__(
+        self, root: Path, log: Path, *, name: str = "machine", network: Path | None = None, capabilities: bool = True
+    ) -> None:
         """`network` is a named namespace; `log` gets what the machine says on its console.
 
         Without `capabilities` it may not change its network.
@@ -39,30 +52,51 @@ class Machine:
         self.root, self.log, self._capable = root, log, capabilities
         may = f"--capability={CAPABILITIES}" if capabilities else f"--drop-capability={CAPABILITIES}"
         net = f"--network-namespace-path={network}" if network else "--private-network"
+        self._name = f"swanroam-{os.getpid()}-{name}"
         self._command = [
             *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--volatile=overlay"),
             *("--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe"),
-            *(f"--machine=swanroam-{os.getpid()}", f"--directory={root}", may, net),
+            *(f"--machine={self._name}", f"--directory={root}", may, net),
             *("systemd.unit=multi-user.target", *(f"systemd.mask={unit}" for unit in USELESS)),
         ]
         self._leader = 0
+        if not any(GROUPS.iterdir()):
+            # The guest has no systemd that would have done it.
+            subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(GROUPS)], check=True)
 
     def __enter__(self) -> Self:
+        self.start()
+        self.ready()
+        return self
+
+    def start(self) -> None:
+        """Switch it on."""
         # systemd of Debian 13 knows only the second version of control groups.
         environment = {**os.environ, "UNIFIED_CGROUP_HIERARCHY": "1"}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                preexec_fn=self._enter_group,
             )
+
+    def ready(self) -> None:
+        """Wait until it is up; it is gone when that fails."""
         try:
             self._leader = eventually(self._first_process, "the first process of the machine", deadline_s=BOOT_S)
             eventually(self._booted, "the machine is up", deadline_s=BOOT_S, every_s=0.2)
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Switch it off."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(20)
@@ -144,9 +178,16 @@ class Machine:
         prunes: Sequence[str] = [word for path in left_out for word in ("-path", path, "-prune", "-o")]
         return frozenset(self.run("find", "/", "-xdev", *prunes, "-print").splitlines())
 
+    def _enter_group(self) -> None:
+        """Give systemd-nspawn a control group of its own, which it can divide: the one of this process is not free."""
+        if (GROUPS / "cgroup.procs").exists():
+            group = GROUPS / self._name
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
     def _first_process(self) -> int:
         if self._process.poll() is not None:
-            raise Broken(f"systemd-nspawn ended with {self._process.returncode}: {self.log.read_text()[-2000:]}")
+            raise Ended(f"systemd-nspawn ended with {self._process.returncode}: {self.log.read_text()[-2000:]}")
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         named = (int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "systemd")
         return next(named, 0)
