@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from tests.lab.charon import Charon, TunnelOptions, gateway_connection, terminal_connection
 from tests.lab.daemon import Swanroam
+from tests.lab.ends import End, Terminal
 from tests.lab.errors import LabError
 from tests.lab.netns import RUN
-from tests.lab.world import End, Terminal, World
+from tests.lab.world import World
 from tests.packages.machine import Broken, Machine
 
 __all__ = ["InstalledCharon", "InstalledSwanroam", "install"]

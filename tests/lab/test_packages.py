@@ -13,9 +13,10 @@ import pytest
 from examples.demo import Timeline, perform
 from rich.console import Console
 
+from tests.lab.ends import End
 from tests.lab.installed import InstalledSwanroam, install
 from tests.lab.stories import survives_a_move
-from tests.lab.world import End, World
+from tests.lab.world import World
 from tests.packages.conftest import VARIANTS
 
 TOP = Path(__file__).resolve().parents[2]

@@ -47,7 +47,7 @@ def newest() -> Path:
     return VARIANTS / "newest.deb"
 
 
-@pytest.fixture(params=["bookworm", "trixie"])
+@pytest.fixture(scope="session", params=["bookworm", "trixie"])
 def suite(request: pytest.FixtureRequest) -> str:
     """Debian 12 and 13."""
     name: str = request.param
@@ -75,3 +75,12 @@ def installed(machine: Machine, package: Path) -> Machine:
     """A machine on which the package was installed."""
     machine.install(package)
     return machine
+
+
+@pytest.fixture(scope="session")
+def untouched(suite: str, package: Path) -> Iterator[Machine]:
+    """A machine on which the package was installed, for stories that only look; without a configuration."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with Machine(TOP / ".roots" / suite, LOGS / f"untouched-{suite}.log", name="untouched") as machine:
+        machine.install(package)
+        yield machine

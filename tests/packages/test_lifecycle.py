@@ -50,28 +50,28 @@ def states(machine: Machine) -> set[str]:
     return {path.name for path in machine.path(STATE).iterdir() if not path.name.endswith(("-wal", "-shm"))}
 
 
-def test_it_is_installed_without_a_role_and_waits_for_one(installed: Machine) -> None:
-    unit = installed.unit("swanroam")
+def test_it_is_installed_without_a_role_and_waits_for_one(untouched: Machine) -> None:
+    unit = untouched.unit("swanroam")
     assert (unit["ActiveState"], unit["ConditionResult"], unit["UnitFileState"]) == ("inactive", "no", "enabled")
-    assert installed.run("systemctl", "is-system-running").strip() == "running"
-    assert installed.run("swanroam", "--version").startswith("swanroam, version ")
+    assert untouched.run("systemctl", "is-system-running").strip() == "running"
+    assert untouched.run("swanroam", "--version").startswith("swanroam, version ")
 
 
-def test_nothing_of_it_is_in_the_search_path_of_other_programs(installed: Machine) -> None:
+def test_nothing_of_it_is_in_the_search_path_of_other_programs(untouched: Machine) -> None:
     for module in ("swanroam", "swanroam_hooks", "vici", "pyroute2"):
-        assert "ModuleNotFoundError" in installed.attempt("python3", "-c", f"import {module}").stdout
+        assert "ModuleNotFoundError" in untouched.attempt("python3", "-c", f"import {module}").stdout
 
 
-def test_the_unit_is_as_systemd_wants_it(installed: Machine) -> None:
+def test_the_unit_is_as_systemd_wants_it(untouched: Machine) -> None:
     """The exposure was 2.3 when this was written; it is not to grow unnoticed."""
-    file = installed.run("systemctl", "show", "--property=FragmentPath", "--value", "swanroam").strip()
-    assert installed.run("systemd-analyze", "verify", "--man=no", file) == ""
-    installed.run("systemd-analyze", "security", "--threshold=25", "swanroam.service")
+    file = untouched.run("systemctl", "show", "--property=FragmentPath", "--value", "swanroam").strip()
+    assert untouched.run("systemd-analyze", "verify", "--man=no", file) == ""
+    untouched.run("systemd-analyze", "security", "--threshold=25", "swanroam.service")
 
 
-def test_the_control_socket_is_for_the_group_that_the_package_makes(installed: Machine) -> None:
-    assert installed.run("getent", "group", "swanroam").startswith("swanroam:")
-    assert installed.run("stat", "--format=%a %U %G", STATE, "/run/swanroam").split("\n")[:2] == [
+def test_the_control_socket_is_for_the_group_that_the_package_makes(untouched: Machine) -> None:
+    assert untouched.run("getent", "group", "swanroam").startswith("swanroam:")
+    assert untouched.run("stat", "--format=%a %U %G", STATE, "/run/swanroam").split("\n")[:2] == [
         "700 root root",
         "755 root root",
     ]
