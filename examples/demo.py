@@ -4,6 +4,7 @@ Started by demo.sh, which does the set-up. Whatever it says was measured: gaps a
 renegotiations are counted from captured IKE packets, and from charon's ids and the SPIs before and after each move.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -18,6 +19,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.lab.conditions import eventually
+from tests.lab.installed import install
 from tests.lab.streams import Outcome, Stream
 from tests.lab.world import Move, Terminal, World
 
@@ -152,41 +154,75 @@ def agrees(world: World, terminal: Terminal) -> bool:
     return all(address() == terminal.outer for address in ends)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What all moves did, together."""
+
+    moves: list[MoveReport]
+    packets_outside_the_tunnel: int
+    both_ends_agree: bool
+
+    @property
+    def renegotiations(self) -> int:
+        """Moves at which charon negotiated."""
+        return sum(one.renegotiated for one in self.moves)
+
+    @property
+    def longest_gap_ms(self) -> float:
+        """In either direction."""
+        return max(max(one.down_gap_ms, one.up_gap_ms) for one in self.moves)
+
+    @property
+    def verdict(self) -> str:
+        """`ok` when the tunnel moved each time and nothing else happened."""
+        good = self.renegotiations == 0 and self.both_ends_agree and not self.packets_outside_the_tunnel
+        return "ok" if good else "failed"
+
+
+def perform(world: World, timeline: Timeline) -> Result:
+    """Make all moves in a world that is up."""
+    _ = world.capture
+    with world.both_ways() as (up, down):
+        timeline.say("streams in both directions, a packet each 10 ms")
+        reports = [one_move(number, world, up, down, timeline) for number in range(1, MOVES + 1)]
+    return Result(
+        moves=reports,
+        packets_outside_the_tunnel=len(world.capture.cleartext()),
+        both_ends_agree=agrees(world, world.terminal),
+    )
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
-def main(*, as_json: bool) -> None:
+@click.option("--installed", type=click.Choice(["bookworm", "trixie"]), help="Both ends from the Debian package.")
+def main(*, as_json: bool, installed: str | None) -> None:
     """Move a tunnel three times and show what it took."""
     console = Console(stderr=as_json, quiet=as_json, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     timeline = Timeline(console)
-    with World() as world:
+    with World() as world, contextlib.ExitStack() as machines:
+        if installed:
+            machines.enter_context(install(world, installed, world.terminal, world.gateway))
+            timeline.say(f"Debian ({installed}) with the package runs on both ends")
         bring_up(world, timeline)
-        _ = world.capture
-        with world.both_ways() as (up, down):
-            timeline.say("streams in both directions, a packet each 10 ms")
-            reports = [one_move(number, world, up, down, timeline) for number in range(1, MOVES + 1)]
-        known = agrees(world, world.terminal)
-        leaked = len(world.capture.cleartext())
-    renegotiations = sum(one.renegotiated for one in reports)
-    longest_ms = max(max(one.down_gap_ms, one.up_gap_ms) for one in reports)
-    good = renegotiations == 0 and known and not leaked
-    verdict = "ok" if good else "failed"
+        result = perform(world, timeline)
     if as_json:
         values = {
-            "verdict": verdict,
-            "moves": [asdict(one) for one in reports],
-            "renegotiations": renegotiations,
-            "longest_gap_ms": longest_ms,
-            "packets_outside_the_tunnel": leaked,
-            "both_ends_agree": known,
+            "verdict": result.verdict,
+            "moves": [asdict(one) for one in result.moves],
+            "renegotiations": result.renegotiations,
+            "longest_gap_ms": result.longest_gap_ms,
+            "packets_outside_the_tunnel": result.packets_outside_the_tunnel,
+            "both_ends_agree": result.both_ends_agree,
         }
         click.echo(json.dumps(values))
     else:
-        console.print(summary(reports))
+        console.print(summary(result.moves))
         line = (
-            f"demo: {MOVES} moves, {renegotiations} renegotiations, longest gap {longest_ms:.0f} ms, verdict {verdict}"
+            f"demo: {MOVES} moves, {result.renegotiations} renegotiations,"
+            f" longest gap {result.longest_gap_ms:.0f} ms, verdict {result.verdict}"
         )
         console.print(line, highlight=False)
-    sys.exit(0 if good else 1)
+    sys.exit(0 if result.verdict == "ok" else 1)
 
 
 if __name__ == "__main__":

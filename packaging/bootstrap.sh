@@ -1,6 +1,7 @@
 # Set-up of a bare Debian 12 for tests/run.sh and examples/demo.sh, which source this file from the top of the checkout:
 #
 #     bootstrap lab|plain     Debian packages (for lab) and a virtual environment in .venv/, skipped fast when there
+#     bootstrap build         what packaging/build.sh needs, with a virtual environment in build/tools/
 #     in_lab COMMAND...       run a command where the lab works: here if this kernel can, otherwise in a guest kernel
 #
 # Progress goes to standard error. Whole output of what is installed: build/install.log
@@ -9,6 +10,11 @@ python=.venv/bin/python
 packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
     iputils-ping tcpdump kmod procps python3-venv"
 guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
+# Roots of Debian machines for the tests of the packages: what swanroam's package needs, and systemd.
+root_packages="charon-systemd iproute2 nftables passwd python3 python3-click python3-cryptography python3-rich
+    strongswan-swanctl systemd systemd-sysv"
+build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap python3 python3-venv rpm
+    rpmlint systemd-container"
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
@@ -18,6 +24,12 @@ die() {
 
 bootstrap() {
     mkdir -p build
+    if [ "$1" = build ]; then
+        # shellcheck disable=SC2086 -- a list of names
+        install_packages $build_packages
+        need_build_tools
+        return
+    fi
     [ "$1" = plain ] || need_packages
     need_environment
 }
@@ -103,6 +115,41 @@ shown() {
         tail -n 20 build/install.log >&2
         die "$1 $2 failed, see above and build/install.log"
     fi
+}
+
+# Makes .roots/SUITE, from the mirror that this machine uses. Beside build/, because the guest reads build/ slowly.
+need_root() {
+    suite=$1 root=.roots/$1
+    wanted=$(echo "$root_packages" | cksum)
+    [ "$(cat "$root.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "making $root"
+    sources=/etc/apt/sources.list.d/debian.sources
+    [ -e "$sources" ] || sources=/etc/apt/sources.list
+    rm -rf "$root"
+    mkdir -p .roots
+    sed -E "s/\\b(bookworm|trixie)/$suite/g" "$sources" >build/root.sources
+    # shellcheck disable=SC2086 -- a list of names
+    shown mmdebstrap --variant=apt --include="$(echo $root_packages | tr ' ' ',')" "$suite" "$root" build/root.sources
+    echo "$wanted" >"$root.made-from"
+}
+
+# Makes .roots/SUITE-installed, with a package installed: install_root SUITE PACKAGE. dpkg takes long in the guest.
+install_root() {
+    there=.roots/$1-installed
+    rm -rf "$there"
+    cp -a --reflink=auto ".roots/$1" "$there"
+    cp "$2" "$there/root/swanroam.deb"
+    shown chroot "$there" dpkg --install /root/swanroam.deb
+    rm "$there/root/swanroam.deb"
+}
+
+need_build_tools() {
+    pins=packaging/pins/tools.txt
+    cmp -s "$pins" build/tools/made-from && return 0
+    rm -rf build/tools
+    /usr/bin/python3 -m venv build/tools
+    shown build/tools/bin/python -m pip install --disable-pip-version-check --progress-bar off -r "$pins"
+    cp "$pins" build/tools/made-from
 }
 
 need_environment() {

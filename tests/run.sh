@@ -1,8 +1,9 @@
 #!/bin/sh
-# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|lab] [arguments for pytest]
+# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|packages|lab] [arguments for pytest]
 #
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, and the lab, which is
-# real strongSwan in network namespaces, in a guest kernel where the running one cannot. Without a part: all of them,
+# real strongSwan in network namespaces, in a guest kernel where the running one cannot; and the packages, built and lived
+# with on Debian 12 and 13, before the lab, which has tunnels on a machine they are installed on. Without a part: all of them,
 # each even if one before failed; the exit status is 0 when all passed. Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
@@ -30,12 +31,30 @@ lab() {
     in_lab "$PWD/$python" -m pytest -p no:cacheprovider "$@"
 }
 
+# What the stories of the packages need, in dist/, build/packages/ and .roots/; also those of tests/lab/test_packages.py.
+packages() {
+    sh packaging/build.sh && sh tests/packages/variants.sh dist/*.deb build/packages/variants &&
+        install_root bookworm dist/*.deb &&
+        "$python" -m pytest tests/packages "$@"
+}
+roots() {
+    bootstrap build
+    need_root bookworm
+    need_root trixie
+}
+
 chosen=${1:-all}
 [ $# -eq 0 ] || shift
 case $chosen in
 lint | types | unit)
     bootstrap plain
     part "$chosen" "$chosen" "$@"
+    ;;
+packages)
+    bootstrap lab
+    roots
+    part packages packages "$@"
+    part "lab of the packages" lab tests/lab/test_packages.py
     ;;
 lab)
     bootstrap lab
@@ -46,8 +65,10 @@ all)
     part lint lint
     part types types
     part "unit and property tests" unit "$@"
+    roots
+    part packages packages
     part lab lab "$@"
     ;;
-*) die "no such part: $chosen (lint, types, unit, lab)" ;;
+*) die "no such part: $chosen (lint, types, unit, packages, lab)" ;;
 esac
 [ -z "$failed" ] || die "failed:$failed"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swanroam.app.check import FEATURES, PACKAGES, Charon, Check, Level, evaluate, passed, report
+from swanroam.app.check import FEATURES, PACKAGES, Charon, Check, Level, evaluate, obstacles, passed, report
 from swanroam.app.probes import MachineProbes
 from swanroam.app.strongswan_conf import Settings, read_settings
 from swanroam.model.tunnel import Role
@@ -162,6 +162,15 @@ def test_roam_events_is_advice_for_a_terminal_only(setting: bool | None) -> None
     assert "100 ms" in check.remedy
     assert passed(evaluate(Role.TERMINAL, machine))
     assert failing(machine, Role.GATEWAY) == []
+
+
+def test_a_daemon_that_was_refused_tells_what_can_be_told_from_inside_its_unit() -> None:
+    assert obstacles(WHOLE) == ""
+    hidden = replace(
+        WHOLE, options=None, modules=frozenset(), rules_problem="Operation not permitted", effective=1 << 13
+    )
+    assert obstacles(hidden) == "CAP_NET_ADMIN not effective"
+    assert obstacles(replace(hidden, nft_version=None)) == "CAP_NET_ADMIN not effective, nft program not found"
 
 
 def test_the_report_for_programs_has_the_names_of_the_contract() -> None:

@@ -7,7 +7,19 @@ from typing import Final, Protocol, TypedDict
 
 from swanroam.model.tunnel import Role
 
-__all__ = ["PACKAGES", "Charon", "Check", "CheckStatus", "Level", "Probes", "Report", "evaluate", "passed", "report"]
+__all__ = [
+    "PACKAGES",
+    "Charon",
+    "Check",
+    "CheckStatus",
+    "Level",
+    "Probes",
+    "Report",
+    "evaluate",
+    "obstacles",
+    "passed",
+    "report",
+]
 
 
 class Level(StrEnum):
@@ -121,13 +133,14 @@ OFFLOADS: Final = ("esp4_offload", "esp6_offload")
 PACKAGES: Final = (
     ("vici", (5, 9)),
     ("pyroute2", (0, 9)),
-    ("cryptography", (42,)),
+    ("cryptography", (38,)),
     ("pluggy", (1, 3)),
     ("click", (8, 1)),
     ("rich", (13,)),
 )
 """Python packages and the least versions, as pyproject.toml has them."""
 CAPABILITIES: Final = (("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13))  # include/uapi/linux/capability.h
+RULES: Final = "packet filter rules"
 AS_ROOT: Final = "run it as root, or by the systemd unit, which gives it just this"
 
 
@@ -145,6 +158,15 @@ def evaluate(role: Role | None, probes: Probes) -> tuple[Check, ...]:
 def passed(checks: tuple[Check, ...]) -> bool:
     """Whether all that is required is there."""
     return all(check.ok for check in checks if check.level is Level.REQUIRED)
+
+
+def obstacles(probes: Probes) -> str:
+    """What a daemon that the kernel refused lacks, in a few words; empty when it has all that can be told from inside.
+
+    The limits of its unit hide modules and the kernel's configuration from it, so that those are not looked at.
+    """
+    checks = (*_capabilities(probes), *_packet_filter(None, probes))
+    return ", ".join(f"{check.name} {check.found}" for check in checks if not check.ok and check.name != RULES)
 
 
 def report(role: Role | None, checks: tuple[Check, ...]) -> Report:
@@ -227,7 +249,7 @@ def _packet_filter(role: Role | None, probes: Probes) -> Iterator[Check]:
         return
     problem = probes.rules(role)
     yield _check(
-        "packet filter rules",
+        RULES,
         ok=not problem,
         found="cannot be told without root" if problem is None else problem or "the kernel would take them",
         remedy="see the kernel's parts above, and use nftables 1.0 or newer",

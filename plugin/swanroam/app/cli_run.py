@@ -6,11 +6,13 @@ from typing import cast
 
 import click
 
+from swanroam.app.check import obstacles
 from swanroam.app.cli import config_option, fail, resolve
 from swanroam.app.config import Config, load
 from swanroam.app.logs import setup
+from swanroam.app.probes import MachineProbes
 from swanroam.app.secrecy import keep_secrets
-from swanroam.errors import ConfigError, SwanroamError
+from swanroam.errors import ConfigError, KernelRefused, SwanroamError
 
 __all__ = ["run"]
 
@@ -29,6 +31,9 @@ def run(file: Path) -> None:
     daemon = cast("Callable[[Config, Path], int]", resolve("swanroam.app.daemon:run"))
     try:
         status = daemon(config, file)
+    except KernelRefused as error:
+        lacks = obstacles(MachineProbes(config.vici))
+        fail(f"{error}; {f'{lacks}; ' if lacks else ''}`swanroam check` says what this machine lacks", 1)
     except SwanroamError as error:
         fail(error, 1)
     raise SystemExit(status)

@@ -30,7 +30,9 @@ def run_nft(program: str, rules: str, table: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise KernelRefused(operation, errno.ETIMEDOUT) from error
     if done.returncode != 0:
-        raise KernelRefused(f"{operation}: {done.stderr.strip()[:500]}", _errno_in(done.stderr))
+        # Its first complaint; the others follow from it, or are of the same kind.
+        complaint = next(iter(done.stderr.strip().splitlines()), "no reason given")[:500]
+        raise KernelRefused(f"{operation}: {complaint}", _errno_in(done.stderr))
 
 
 def _errno_in(complaint: str) -> int:
