@@ -190,6 +190,8 @@ class Core:
                 return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
+        if key in self._following and known.carries_ike:
+            kernel_path = None  # charon takes the encapsulation away, and AlignStates brings it back
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
