@@ -41,6 +41,7 @@ class TunnelOptions:
     esp_proposal: str = "aes128gcm16"
     dpd_delay_s: int = 0
     encap: bool = False
+    """Whether the terminal pretends to be behind a NAT, so that ESP is in UDP without one, too."""
     connection: Mapping[str, str] = field(default_factory=dict)
     """More settings of the connection on both ends, such as rekey_time."""
     child: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +108,7 @@ def terminal_connection(number: int, options: TunnelOptions) -> str:
         local=f"terminal{number}@lab",
         remote="gateway@lab",
         selectors=f"remote_ts = {INNER_NETWORK}",
-        extra="",
+        encap=options.encap,
     )
 
 
@@ -123,7 +124,9 @@ def gateway_connection(options: TunnelOptions) -> str:
     )
 
 
-def _swanctl(options: TunnelOptions, *, ends: str, local: str, remote: str, selectors: str, extra: str) -> str:
+def _swanctl(
+    options: TunnelOptions, *, ends: str, local: str, remote: str, selectors: str, encap: bool = False, extra: str = ""
+) -> str:
     connection = "".join(f"    {key} = {value}\n" for key, value in options.connection.items())
     child = "".join(f"        {key} = {value}\n" for key, value in options.child.items())
     return f"""connections {{
@@ -132,7 +135,7 @@ def _swanctl(options: TunnelOptions, *, ends: str, local: str, remote: str, sele
     {ends}
     proposals = {options.ike_proposal}
     mobike = {"yes" if options.mobike else "no"}
-    encap = {"yes" if options.encap else "no"}
+    encap = {"yes" if encap else "no"}
     dpd_delay = {options.dpd_delay_s}s
 {connection}    local {{
       auth = psk
