@@ -165,6 +165,14 @@ class FakeKept(Refusing):
         self.note("drop", key)
         self.kept.pop(key, None)
 
+    def hold(self, inner: Iterable[IPAddress]) -> None:
+        """Keep inner addresses here."""
+        self.note("hold", *inner)
+
+    def release(self, inner: Iterable[IPAddress]) -> None:
+        """Let go of them."""
+        self.note("release", *inner)
+
 
 class FakeFilter(Refusing, Bell):
     """The packet filter; `whole` is false once somebody removed the rules."""

@@ -22,6 +22,7 @@ from swanroam.model.effects import (
     Effect,
     Forget,
     GiveVerdict,
+    HoldInner,
     InformCharon,
     KeepAddress,
     ListIkeSas,
@@ -29,6 +30,7 @@ from swanroam.model.effects import (
     PacketRejected,
     Persist,
     Reestablish,
+    ReleaseInner,
     RemindCharon,
     SendDummy,
     SendMessage,
@@ -173,6 +175,10 @@ class Performer:
                 self._events.append(self._move(effect))
             case DropAddress(key=key):
                 self.world.kept.drop(key)
+            case HoldInner(inner=inner):
+                self.world.kept.hold(inner)
+            case ReleaseInner(inner=inner):
+                self.world.kept.release(inner)
             case InformCharon():
                 self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.silent)
             case RemindCharon(children=children, path=path):

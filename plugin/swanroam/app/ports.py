@@ -50,6 +50,12 @@ class Kept(Protocol):
     def drop(self, key: TunnelKey) -> None:
         """The tunnel needs its address no longer, or has it again."""
 
+    def hold(self, inner: Iterable[IPAddress]) -> None:
+        """Have packets for inner addresses delivered while charon moves them to another interface."""
+
+    def release(self, inner: Iterable[IPAddress]) -> None:
+        """Let go of inner addresses; those that are not held are no error."""
+
 
 class Verifier(Protocol):
     """Checks held packets with the keys of the kernel's states."""

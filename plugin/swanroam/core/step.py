@@ -26,6 +26,7 @@ from swanroam.model.effects import (
     ListIkeSas,
     PacketRejected,
     Persist,
+    ReleaseInner,
     StartTimer,
     StopTimer,
     Unwatch,
@@ -279,7 +280,7 @@ class Core:
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
         kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
-        return (*verdicts, *stops, *kept, Unwatch(tunnel.key), Forget(tunnel.key))
+        return (*verdicts, *stops, *kept, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
@@ -424,7 +425,9 @@ class Core:
                 return self._apply(terminal.inform(tunnel))
             case TimerKind.KEEPALIVE:
                 return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
-            case TimerKind.SETTLE | TimerKind.LINGERING:
+            case TimerKind.SETTLE:
+                return (*_released(tunnel), ListIkeSas())
+            case TimerKind.LINGERING:
                 return (ListIkeSas(),)
             case TimerKind.FOLLOW:
                 effects = self._following.look(event.timer, tunnel)
@@ -459,6 +462,10 @@ def _with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
         for child in sa.children
     )
     return replace(sa, children=children)
+
+
+def _released(tunnel: Tunnel) -> tuple[Effect, ...]:
+    return (ReleaseInner(tunnel.key.inner),) if tunnel.role is Role.TERMINAL else ()
 
 
 def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:

@@ -1,7 +1,7 @@
 """What packet filter and charon have to know of a tunnel; the same for every decision that changes it."""
 
 from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import Effect, InformCharon, RemindCharon, Watch
+from swanroam.model.effects import Effect, HoldInner, InformCharon, RemindCharon, Watch
 from swanroam.model.path import Path
 from swanroam.model.tunnel import Role
 
@@ -31,8 +31,10 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     when it hears of the new path from the kernel.
     """
     if not tunnel.native:
-        silent = tunnel.path.encap and tunnel.role is Role.TERMINAL
-        return (InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent),)
+        terminal = tunnel.role is Role.TERMINAL
+        silent = tunnel.path.encap and terminal
+        told = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
+        return (HoldInner(tunnel.key.inner), told) if terminal else (told,)
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()

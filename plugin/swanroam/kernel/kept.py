@@ -5,11 +5,15 @@ come from. This end's charon cannot be told of a new address without losing the 
 stays on the loopback interface, and what goes between it and that gateway on the ports of IKE and ESP in UDP is
 rewritten, statelessly, to and from the address that the terminal really has. Nothing else uses it.
 
+Inner addresses, too, are kept here for the moment in which charon, following a move, takes them from one interface to
+another: packets for them would find nobody.
+
 Two tunnels to one gateway that were set up at different addresses cannot both be kept at one new address: the first is.
 """
 
 import contextlib
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +23,19 @@ from swanroam.kernel.nft import run_nft
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.netlink import Flag
-from swanroam.wire.rtnetlink import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, label_of, loopback_address
+from swanroam.wire.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+    label_of,
+    local_route,
+    local_routes_request,
+    loopback_address,
+    own_local_route,
+)
 
 __all__ = ["KeptAddresses"]
 
@@ -60,6 +76,7 @@ class KeptAddresses:
     def __init__(self, *, table: str = "swanroam_kept", program: str = "nft") -> None:
         self._table, self._program = table, program
         self._kept: dict[TunnelKey, _Kept] = {}
+        self._held: set[IPAddress] = set()
         self._socket = NetlinkSocket(NETLINK_ROUTE)
 
     def clean(self) -> None:
@@ -69,10 +86,14 @@ class KeptAddresses:
             self._remove(address)
         if left:
             self._load()
+        routes = self._socket.request("routes", RTM_GETROUTE, local_routes_request(), Flag.DUMP)
+        self._held = {held for message in routes if (held := own_local_route(message)) is not None}
+        self.release(self._held)
 
     def close(self) -> None:
         """Remove everything, and close the socket."""
         try:
+            self.release(self._held)
             if self._kept:
                 kept, self._kept = {each.kept for each in self._kept.values()}, {}
                 self._load()
@@ -105,6 +126,22 @@ class KeptAddresses:
             self._load()
             self._forget(gone.kept)
 
+    def hold(self, inner: Iterable[IPAddress]) -> None:
+        """Have packets for these inner addresses delivered even while charon moves them to another interface."""
+        for address in inner:
+            if address.version == 4:
+                with contextlib.suppress(FileExistsError):
+                    # Behind the kernel's own route of the same kind, which goes with the address.
+                    self._request(f"hold {address}", RTM_NEWROUTE, local_route(address), Flag.CREATE | Flag.APPEND)
+                self._held.add(address)
+
+    def release(self, inner: Iterable[IPAddress]) -> None:
+        """Let go of inner addresses; those that are not held are no error."""
+        for address in self._held & set(inner):
+            with contextlib.suppress(FileNotFoundError):
+                self._request(f"release {address}", RTM_DELROUTE, local_route(address), 0)
+            self._held.discard(address)
+
     def _forget(self, address: IPAddress) -> None:
         if all(each.kept != address for each in self._kept.values()):
             self._remove(address)
@@ -123,19 +160,20 @@ class KeptAddresses:
 
     def _add(self, address: IPAddress) -> None:
         with contextlib.suppress(FileExistsError):
-            self._request(f"add {address}", RTM_NEWADDR, address, Flag.CREATE | Flag.EXCL)
+            payload = loopback_address(address, LABEL)
+            self._request(f"add {address}", RTM_NEWADDR, payload, Flag.CREATE | Flag.EXCL)
 
     def _remove(self, address: IPAddress) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._request(f"remove {address}", RTM_DELADDR, address, 0)
+            self._request(f"remove {address}", RTM_DELADDR, loopback_address(address, LABEL), 0)
 
-    def _request(self, operation: str, type_: int, address: IPAddress, flags: int) -> None:
+    def _request(self, operation: str, type_: int, payload: bytes, flags: int) -> None:
         try:
-            self._socket.request(operation, type_, loopback_address(address, LABEL), flags)
+            self._socket.request(operation, type_, payload, flags)
         except KernelRefused as refused:
             if refused.code == errno.EEXIST:
                 raise FileExistsError from refused
-            if refused.code == errno.EADDRNOTAVAIL:
+            if refused.code in (errno.EADDRNOTAVAIL, errno.ESRCH):
                 raise FileNotFoundError from refused
             raise
 

@@ -208,7 +208,8 @@ class KernelStates:
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         stopped = self._silence(children, old, new) if first else []
-        failure = self._perform([plan.step(*one) for one in first], stopped, new)
+        # What an earlier cover leads to the old address would find no state there.
+        failure = self._perform([plan.step(*one) for one in first], stopped, new, _Covers(tuple(reqids), ()))
         if failure:
             return failure
         covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
@@ -240,7 +241,7 @@ class KernelStates:
         reqids = _reqids(children)
         for reqid in reqids:
             policies = self._mirror.of_reqid(reqid)
-            covers += [plan.cover(policy, reqid) for policy in policies if policy.direction != Direction.OUT]
+            covers += [plan.cover(policy, reqid) for policy in policies if self._covered(policy)]
             carrier = max(
                 (policy for policy in policies if policy.direction != Direction.OUT),
                 key=lambda policy: (not plan.done(policy, reqid), policy.direction == self._last),
@@ -258,6 +259,9 @@ class KernelStates:
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
         return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
+
+    def _covered(self, policy: MirroredPolicy) -> bool:
+        return policy.direction != Direction.OUT or self._last == Direction.IN
 
     def _perform(
         self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None

@@ -16,6 +16,7 @@ __all__ = [
     "Effect",
     "Forget",
     "GiveVerdict",
+    "HoldInner",
     "InformCharon",
     "KeepAddress",
     "ListIkeSas",
@@ -23,6 +24,7 @@ __all__ = [
     "PacketRejected",
     "Persist",
     "Reestablish",
+    "ReleaseInner",
     "RemindCharon",
     "SendDummy",
     "SendMessage",
@@ -130,6 +132,20 @@ class DropAddress:
     """The tunnel is gone, or is moved by other means from now on: nothing is rewritten for it any longer."""
 
     key: TunnelKey
+
+
+@dataclass(frozen=True, slots=True)
+class HoldInner:
+    """Have packets for these inner addresses delivered while charon moves them to another interface."""
+
+    inner: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseInner:
+    """charon has moved these inner addresses, or they are gone."""
+
+    inner: tuple[IPAddress, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +290,8 @@ Effect = (
     | MoveStates
     | KeepAddress
     | DropAddress
+    | HoldInner
+    | ReleaseInner
     | InformCharon
     | RemindCharon
     | AlignStates

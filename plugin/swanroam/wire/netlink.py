@@ -49,6 +49,7 @@ class Flag(IntFlag):
     REPLACE = 0x100
     EXCL = 0x200
     CREATE = 0x400
+    APPEND = 0x800
 
 
 @dataclass(frozen=True, slots=True)

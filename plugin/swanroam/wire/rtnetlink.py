@@ -23,10 +23,12 @@ from swanroam.wire.netlink import NetlinkMessage, attribute, unpack_attributes
 
 __all__ = [
     "RTM_DELADDR",
+    "RTM_DELROUTE",
     "RTM_GETADDR",
     "RTM_GETLINK",
     "RTM_GETROUTE",
     "RTM_NEWADDR",
+    "RTM_NEWROUTE",
     "TABLES",
     "AddressFact",
     "Change",
@@ -37,7 +39,10 @@ __all__ = [
     "address_fact",
     "decode_change",
     "label_of",
+    "local_route",
+    "local_routes_request",
     "loopback_address",
+    "own_local_route",
     "route_request",
 ]
 
@@ -55,6 +60,10 @@ GONE: Final = (RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE)
 
 NLM_F_REPLACE: Final = 0x100
 
+RT_TABLE_LOCAL: Final = 255
+RTN_LOCAL: Final = 2
+RTPROT_SWANROAM: Final = 115
+"""Who installed a route; of the numbers that nobody has registered (rtnetlink.h)."""
 LOOPBACK: Final = 1
 """The kernel gives the loopback interface of every network namespace this index."""
 
@@ -307,6 +316,28 @@ def loopback_address(address: IPAddress, label: str) -> bytes:
         attribute(type_, value)
         for type_, value in ((IFA_LOCAL, address.packed), (IFA_ADDRESS, address.packed), (IFA_LABEL, name))
     )
+
+
+def local_route(address: IPAddress) -> bytes:
+    """The payload of a request about the route that has packets for an IPv4 address delivered here, as ours."""
+    head = RTMSG.pack(AF_INET, 32, 0, 0, RT_TABLE_LOCAL, RTPROT_SWANROAM, RT_SCOPE_HOST, RTN_LOCAL, 0)
+    return head + attribute(RTA_DST, address.packed) + attribute(RTA_OIF, struct.pack("=I", LOOPBACK))
+
+
+def local_routes_request() -> bytes:
+    """The payload of RTM_GETROUTE that asks for the local table of IPv4."""
+    return route_request(AF_INET, RT_TABLE_LOCAL)
+
+
+def own_local_route(message: NetlinkMessage) -> IPAddress | None:
+    """The address of a route message that `local_route` made."""
+    if message.type != RTM_NEWROUTE or len(message.payload) < RTMSG.size:
+        return None
+    family, _length, _source, _tos, table, protocol, *_ = RTMSG.unpack_from(message.payload)
+    target = dict(unpack_attributes(message.payload, RTMSG.size)).get(RTA_DST, b"")
+    if (family, table, protocol, len(target)) != (AF_INET, RT_TABLE_LOCAL, RTPROT_SWANROAM, 4):
+        return None
+    return IPv4Address(target)
 
 
 def label_of(message: NetlinkMessage, label: str) -> IPAddress | None:
