@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from swanroam.core.tunnel import Phase
 from swanroam.model.path import IPAddress
 from tests.support.peers import World
-from tests.support.values import A, B, C
+from tests.support.values import GATEWAY, NAT_A, NAT_B, NAT_C, NAT_PRIVATE, PRIVATE, A, B, C
 
 ADDRESSES = st.one_of(
-    st.permutations((A, B, C)).map(lambda each: (each[0],)),
-    st.permutations((A, B, C)).map(lambda each: (each[0], each[1])),
+    st.permutations((A, B, C, PRIVATE)).map(lambda each: (each[0],)),
+    st.permutations((A, B, C, PRIVATE)).map(lambda each: (each[0], each[1])),
     st.just(()),
+)
+PUBLIC = {A: NAT_A, B: NAT_B, C: NAT_C, PRIVATE: NAT_PRIVATE}
+NATS = st.frozensets(st.sampled_from((A, B, C))).map(
+    lambda natted: {inside: PUBLIC[inside] for inside in (*sorted(natted), PRIVATE)}
 )
 STORY = st.lists(
     st.one_of(
@@ -25,7 +29,8 @@ STORY = st.lists(
         st.tuples(st.just("restart"), st.tuples(st.booleans(), st.booleans(), st.sampled_from((0.01, 1.0, 5.0)))),
         st.tuples(st.just("lose"), st.sampled_from((0.0, 0.2, 1.0))),
         st.tuples(st.just("rekey"), st.none()),
-        st.tuples(st.just("replay"), st.tuples(st.sampled_from((A, B, C)), st.integers(1, 5))),
+        st.tuples(st.just("forget"), st.none()),
+        st.tuples(st.just("replay"), st.tuples(st.sampled_from((A, B, C, NAT_B)), st.integers(1, 5))),
     ),
     max_size=15,
 )
@@ -46,6 +51,8 @@ def tell(world: World, story: list[tuple[str, object]]) -> None:
                 world.loss = loss
             case "rekey", None:
                 world.rekey()
+            case "forget", None:
+                world.network.forget()
             case "replay", (IPv4Address() as source, int(position)):
                 replay(world, source, position)
             case _:
@@ -54,17 +61,17 @@ def tell(world: World, story: list[tuple[str, object]]) -> None:
 
 def replay(world: World, source: IPAddress, position: int) -> None:
     """Somebody on the path sends one of the last packets on from one of the terminal's addresses, or from elsewhere."""
-    seen = [packet for packet in world.sent if packet.source in (A, B, C)]
+    seen = [packet for packet in world.sent if packet.destination == GATEWAY]
     if len(seen) >= position:
         world.gateway.receive(replace(seen[-position], source=source))
 
 
-@given(STORY, st.integers(0, 2**16), st.sampled_from((0.0, 0.03)), st.sampled_from((0.005, 0.15)))
-@profile(max_examples=150, deadline=None)
+@given(STORY, st.integers(0, 2**16), st.sampled_from((0.0, 0.03)), st.sampled_from((0.005, 0.15)), NATS)
+@profile(max_examples=300, deadline=None)
 def test_whatever_happens_both_ends_agree_in_the_end(
-    story: list[tuple[str, object]], seed: int, jitter_s: float, delay_s: float
+    story: list[tuple[str, object]], seed: int, jitter_s: float, delay_s: float, nats: dict[IPAddress, IPAddress]
 ) -> None:
-    world = World(seed=seed, jitter_s=jitter_s, delay_s=delay_s)
+    world = World(seed=seed, jitter_s=jitter_s, delay_s=delay_s, nats=nats)
     world.stream((world.terminal, world.gateway), 0.5, 60.0)
     tell(world, story)
     world.loss = 0.0
@@ -73,6 +80,7 @@ def test_whatever_happens_both_ends_agree_in_the_end(
     world.roam(A)
     world.run(90.0)
     assert world.agreed()
+    assert world.charons_reach_each_other()
     assert world.terminal.tunnel.phase is world.gateway.tunnel.phase is Phase.STEADY
     for host in (world.terminal, world.gateway):
         before = len(host.data)

@@ -29,7 +29,6 @@ from swanroam.model.effects import (
     ListIkeSas,
     MoveStates,
     Persist,
-    Reauthenticate,
     Reestablish,
     RemindCharon,
     SendDummy,
@@ -191,7 +190,7 @@ class Host:
             case MoveStates():
                 self._events.append(self._move(effect))
             case InformCharon():
-                for state in self._states_of(effect.children) if effect.new.encap else ():
+                for state in self._states_of(effect.children) if effect.silent else ():
                     state.silent = True
                 self.world.after(FOLLOW_S, lambda: self._follow(effect.new))
             case RemindCharon():
@@ -211,8 +210,6 @@ class Host:
                 self._events.append(finished)
             case DropAddress():
                 self.kept = None
-            case Reauthenticate():
-                self.world.reauthenticate(effect.unique_id)
             case SendMessage(source=source, destination=destination, message=message):
                 self._send(source, destination, encode(message))
             case SendDummy(source=source, destination=destination):
@@ -266,6 +263,18 @@ class Host:
         self.moves.append((now_s, move.new.remote.address if self.role is Role.GATEWAY else move.new.local.address))
         return MoveFinished(at_s=now_s, key=move.key, old=move.old, new=move.new, duration_s=0.0)
 
+    def is_at(self, where: Path) -> bool:
+        """Whether all states are there."""
+        return all(
+            state.path == where and (state.retired or (state.out == where and not state.silent))
+            for state in self.states.values()
+        )
+
+    def carries(self, sa: IkeSa) -> bool:
+        """Whether the daemon sends this IKE_SA's messages with ESP in UDP."""
+        tunnel = self.core.table.by_ike_spi(sa.initiator_spi)
+        return self.running and tunnel is not None and tunnel.carries_ike
+
     def _states_of(self, children: Iterable[ChildSa]) -> list[State]:
         return [self.states[child.spi_in] for child in children if child.spi_in in self.states]
 
@@ -307,7 +316,9 @@ class Host:
                 state.charon = where
 
     def _verify(self, packet_id: int, packet: Packet) -> PacketVerified:
-        state = self.states[packet.spi]
+        state = self.states.get(packet.spi)
+        if state is None:
+            return PacketVerified(at_s=self.world.now_s, packet_id=packet_id, reason=Reason.UNKNOWN_SPI)
         reason = Reason.REPLAYED if packet.sequence in state.received else None
         return PacketVerified(
             at_s=self.world.now_s,
@@ -344,12 +355,6 @@ class Host:
         for gone in former:
             self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=gone.unique_id))
         self._tell(self.sas, complete=False)
-
-    def install_beside(self, sa: IkeSa) -> None:
-        """A new IKE_SA comes beside those that there are: what is sent goes there from now on."""
-        self.sas = (*self.sas, sa)
-        self.states |= {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
-        self._tell((sa,), complete=False)
 
     def remove(self, unique_id: int) -> None:
         """An IKE_SA is gone."""
@@ -593,30 +598,15 @@ class World:
         if self.terminal.addresses and not self.terminal.sas:
             self._build(self.terminal.addresses[0])
 
-    def reauthenticate(self, unique_id: int) -> None:
-        """The terminal's charon builds the tunnel anew beside the present one, if it gets through, and ends that."""
-        self.after(4 * self.delay_s, lambda: self._build_beside(unique_id))
-
-    def _build_beside(self, unique_id: int) -> None:
-        believes = next((sa.local.address for sa in self.terminal.sas if sa.unique_id == unique_id), None)
-        outer = self._reaches(believes) if believes else None
-        if outer is None or self.random.random() < self.loss:
-            return
-        for host, sa in self._new_sas(outer):
-            host.install_beside(sa)
-        self.after(2 * self.delay_s, lambda: self._remove(unique_id))
-
-    def _remove(self, unique_id: int) -> None:
-        for sa in self.terminal.sas:
-            if sa.unique_id == unique_id:
-                self._speak_ike(sa)
-        for host in (self.gateway, self.terminal):
-            host.remove(unique_id)
-
     def _speak_ike(self, sa: IkeSa) -> None:
         """A message of the terminal's charon gets to the gateway's, if it is where it believes to be."""
-        if (here := self._reaches(sa.local.address)) is not None:
-            self.gateway.hear(sa.unique_id, self.network.seen(Endpoint(here, sa.local.port)))
+        here = self._reaches(sa.local.address)
+        if here is None:
+            return
+        seen = self.network.seen(Endpoint(here, NATT_PORT if self.terminal.carries(sa) else sa.local.port))
+        if self.terminal.carries(sa) and self.gateway.carries(sa):
+            return  # it comes from where the gateway's charon believes the terminal to be
+        self.gateway.hear(sa.unique_id, seen)
 
     def _reaches(self, believes: IPAddress) -> IPAddress | None:
         """Where messages of a charon that believes to be at this address leave the terminal, if they do."""
@@ -654,31 +644,30 @@ class World:
         terminal, gateway = self.terminal.core.table.get(KEY), self.gateway.core.table.get(KEY)
         if terminal is None or gateway is None or not self.terminal.addresses:
             return False
-        here = terminal.path.local
+        here = seen = Endpoint(terminal.here, terminal.path.local.port)
         if terminal.path.encap:
-            here = self.network.seen(here)
+            seen = self.network.seen(here)
         elif here.address in self.network.translators:
             return False
         return (
-            terminal.path.local.address == self.terminal.addresses[0]
-            and gateway.path.remote == here
+            here.address == self.terminal.addresses[0]
+            and gateway.path.remote == seen
             and gateway.path.encap == terminal.path.encap
-            and self.terminal.kept is None
-            and all(state.path == terminal.path for state in self.terminal.states.values())
-            and all(state.path == gateway.path for state in self.gateway.states.values())
-            and all(state.out == terminal.path for state in self.terminal.states.values() if not state.retired)
-            and all(state.out == gateway.path for state in self.gateway.states.values() if not state.retired)
+            and self.terminal.kept == ((terminal.path.local.address, terminal.actual) if terminal.actual else None)
+            and self.terminal.is_at(terminal.path)
+            and self.gateway.is_at(gateway.path)
             and terminal.capability.allows_moves
             and gateway.capability.allows_moves
             and terminal.phase == gateway.phase == "steady"
         )
 
-    def healed(self) -> bool:
-        """Whether both charons know the tunnel's path, and have found whether there is a NAT on it."""
+    def charons_reach_each_other(self) -> bool:
+        """Whether IKE gets to the terminal from where the gateway's charon believes it to be, and back."""
         (terminal,), (gateway,) = self.terminal.sas, self.gateway.sas
-        there = terminal.local.address in self.network.translators
-        return (
-            terminal.local.address == self.terminal.addresses[0]
-            and gateway.remote == self.network.seen(terminal.local)
-            and natted(terminal) == natted(gateway) == there
-        )
+        here = self._reaches(terminal.local.address)
+        if here is None or here != self.terminal.addresses[0]:
+            return False
+        if self.terminal.carries(terminal) or self.gateway.carries(gateway):
+            there = self.network.seen(Endpoint(here, NATT_PORT)).address == gateway.remote.address
+            return there and self.terminal.carries(terminal) and self.gateway.carries(gateway)
+        return gateway.remote == self.network.seen(Endpoint(here, terminal.local.port))
