@@ -174,7 +174,7 @@ class Core:
             gone = self.table.get(key)
             return self._end(gone) if gone else ()
         known = self.table.get(key)
-        at = {spi: paths[spi] for spi in fresh.spis if spi in paths}
+        at = {spi: _with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
         # While one CHILD_SA takes over from another they may be at different places.
         kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
@@ -466,6 +466,13 @@ def _with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
 
 def _released(tunnel: Tunnel) -> tuple[Effect, ...]:
     return (ReleaseInner(tunnel.key.inner),) if tunnel.role is Role.TERMINAL else ()
+
+
+def _with_port(path: Path, known: Tunnel | None) -> Path:
+    """The path with the port that a state was made to forget so that its source is reported (RemindCharon)."""
+    if path.encap and not path.remote.port and known and known.path.encap and path.addresses == known.path.addresses:
+        return known.path
+    return path
 
 
 def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:
