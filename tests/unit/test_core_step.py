@@ -15,6 +15,7 @@ from swanroam.model.effects import (
     ListIkeSas,
     MoveStates,
     Persist,
+    ReleaseInner,
     StopTimer,
     Trigger,
     Unwatch,
@@ -200,7 +201,7 @@ def test_charon_that_does_not_know_of_a_move_is_told_but_not_while_it_may_be_fol
     desk.moved(one(MoveStates, desk.roam(B)))
     desk.later(0.5)
     assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at)) == []
-    assert desk.expired(TimerKind.SETTLE) == (ListIkeSas(),)
+    assert desk.expired(TimerKind.SETTLE) == (ReleaseInner((INNER,)), ListIkeSas())
     desk.later(0.5)
     told = one(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at))
     assert (told.old, told.new) == (path(Role.TERMINAL, A), path(Role.TERMINAL, B))

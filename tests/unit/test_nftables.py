@@ -9,6 +9,7 @@ import pytest
 from swanroam.errors import WireError
 from swanroam.kernel.elements import UNPROVEN_MS, WantedElements
 from swanroam.model.effects import Watch
+from swanroam.model.path import Endpoint
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NetlinkMessage, attribute, nested, unpack_attributes, unpack_messages
 from swanroam.wire.nftables import (
@@ -37,6 +38,11 @@ def add(name: str, *fields: int) -> ElementChange:
 def test_fields_of_a_key_are_in_network_order_without_padding() -> None:
     assert set_key(A, 0xC0000001) == bytes.fromhex("c0000201 c0000001")
     assert set_key(0xC0000001, A6) == bytes.fromhex("c0000001") + A6.packed
+
+
+def test_an_endpoint_fills_two_registers_the_port_in_front_of_two_bytes_of_zero() -> None:
+    assert set_key(Endpoint(A, 31000), 0xC0000001) == bytes.fromhex("c0000201 79180000 c0000001")
+    assert set_key(Endpoint(A6, 4500), 1) == A6.packed + bytes.fromhex("11940000 00000001")
 
 
 def test_a_transaction_is_framed_and_asks_for_one_acknowledgement() -> None:
@@ -218,6 +224,27 @@ def test_ipv6_sources_are_in_sets_of_their_own() -> None:
     wanted = WantedElements(holds=True, leaving_ms=500)
     names = {change.element.set_name for change in wanted.watch(watched("2001:db8::1", leaving=("2001:db8::2",)))}
     assert names == {"known6", "leaving6", "bound", "bound6", "roaming", "roaming_udp"}
+
+
+def test_origins_in_udp_are_in_sets_of_their_own_by_address_and_port() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    wanted.watch(watched("192.0.2.1"))
+    watch = replace(watched(), sources=(Endpoint(B, 31000),), leaving=(A,))
+    changes = wanted.watch(watch)
+    assert told(changes) == [("+", "leaving", 500), ("+", "known_udp", None), ("-", "known", None)]
+    assert changes[1].element.key == set_key(Endpoint(B, 31000), 1)
+    port = replace(watch, sources=(Endpoint(B, 31001),), leaving=(Endpoint(B, 31000),))
+    assert ("-", "known_udp", None) in told(wanted.watch(port))
+    six = replace(watched(), sources=(Endpoint(A6, 4500),), waiting=(Endpoint(A6, 4501),), unproven=(7,))
+    names = {change.element.set_name for change in wanted.watch(six) if change.add}
+    assert {"known_udp6", "waiting_udp6", "unproven_udp6"} <= names
+
+
+def test_ike_sas_that_go_with_esp_in_udp_are_known_by_the_initiators_spi() -> None:
+    wanted = WantedElements(holds=False, leaving_ms=500)
+    changes = wanted.watch(replace(watched("192.0.2.1"), ike=(0x0102030405060708,)))
+    assert [change.element.key for change in changes if change.element.set_name == "carried"] == [bytes(range(1, 9))]
+    assert ("-", "carried", None) in told(wanted.watch(watched("192.0.2.1")))
 
 
 def test_a_terminal_binds_and_holds_nothing() -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from swanroam.errors import Unsupported, WireError
-from swanroam.model.messages import Feature, Hello, HelloAck, PathChallenge, Refusal, Refuse, Update, UpdateAck
+from swanroam.model.messages import Feature, Hello, HelloAck, NatD, PathChallenge, Refusal, Refuse, Update, UpdateAck
 from swanroam.model.path import Endpoint
 from swanroam.wire.control import NONCE_BYTES, VERSION, decode, encode
 
@@ -23,6 +23,9 @@ def message(type_: int, *attributes: bytes, version: int = VERSION, magic: bytes
     return struct.pack("!2sBBHH", magic, version, type_, 8 + len(body), reserved) + body
 
 
+MOVED = attribute(5, bytes(8)) + attribute(6, bytes(6))
+
+
 def test_the_bytes_of_a_hello_are_those_of_the_documented_layout() -> None:
     assert encode(HELLO) == bytes.fromhex(
         "5352 01 01 002c 00000001 0010 000102030405060708090a0b0c0d0e0f0002 0004 000000030003 0004 00000000"
@@ -34,6 +37,20 @@ def test_the_bytes_of_an_update_are_those_of_the_documented_layout() -> None:
     assert encode(update) == bytes.fromhex(
         "5352 01 04 001e 0000" + "0005 0008 0000000000000007" + "0006 0006 1194 c000020a"
     )
+
+
+def test_an_update_with_hashes_has_both_after_its_endpoint_and_comes_back() -> None:
+    natd = NatD(source=bytes(range(20)), destination=bytes(range(100, 120)))
+    update = Update(sequence=7, claimed=Endpoint(IPv4Address("192.0.2.10"), 4500), natd=natd)
+    assert encode(update) == bytes.fromhex(
+        "5352 01 04 004e 0000" + "0005 0008 0000000000000007" + "0006 0006 1194 c000020a"
+    ) + attribute(7, natd.source) + attribute(8, natd.destination)
+    ack = UpdateAck(sequence=7, observed=Endpoint(IPv6Address("2001:db8::1"), 4500), natd=natd)
+    assert (decode(encode(update)), decode(encode(ack))) == (update, ack)
+
+
+def test_hashes_that_are_not_those_of_an_update_are_skipped() -> None:
+    assert decode(message(6, attribute(1, NONCE), attribute(7, b"?"))) == PathChallenge(nonce=NONCE)
 
 
 def test_an_ipv6_endpoint_takes_18_bytes_and_comes_back() -> None:
@@ -118,6 +135,12 @@ def test_unknown_feature_bits_are_kept() -> None:
         (message(2, attribute(1, NONCE), attribute(2, b"\3")), 32, "FEATURES of 1 bytes, not 4"),
         (message(4, attribute(5, bytes(8)), attribute(6, bytes(7))), 24, "ENDPOINT of 7 bytes"),
         (message(4, attribute(5, bytes(4)), attribute(6, bytes(6))), 12, "SEQUENCE of 4 bytes"),
+        (message(4, MOVED, attribute(7, bytes(20))), 8, "NAT_D_DESTINATION is missing"),
+        (message(5, MOVED, attribute(8, bytes(20))), 8, "NAT_D_SOURCE is missing"),
+        (message(4, MOVED, attribute(7, bytes(19)), attribute(8, bytes(20))), 34, "NAT_D_SOURCE of 19 bytes, not 20"),
+        (message(5, MOVED, attribute(7, bytes(20)), attribute(8, bytes(21))), 58, "NAT_D_DESTINATION of 21 bytes"),
+        (message(5, MOVED, attribute(7, b""), attribute(8, b"")), 34, "NAT_D_SOURCE of 0 bytes"),
+        (message(4, MOVED, attribute(7, bytes(20)), attribute(7, bytes(20))), 54, "NAT_D_SOURCE twice"),
     ],
 )
 def test_a_malformed_message_is_refused_with_the_place_of_the_fault(data: bytes, offset: int, problem: str) -> None:
