@@ -1,0 +1,99 @@
+"""States that are installed anew: what changes, and what must not."""
+
+import socket
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from swanroam.kernel.refit import fits, refitted
+from swanroam.model.path import Endpoint, Path
+from swanroam.wire.netlink import unpack_attributes
+from swanroam.wire.xfrm.algorithms import Algorithm, Key
+from swanroam.wire.xfrm.replay import EsnReplay, Replay
+from swanroam.wire.xfrm.states import USERSA_INFO_SIZE, Encap, SaState
+from swanroam.wire.xfrm.structs import Attr, Current, Limits, Mark, StateFlag, XfrmSelector
+
+HERE, NAT, GATEWAY = (IPv4Address(text) for text in ("192.0.2.10", "198.51.100.1", "203.0.113.1"))
+PLAIN = Path(Endpoint(GATEWAY, 500), Endpoint(HERE, 500))
+IN_UDP = Path(Endpoint(GATEWAY, 4500), Endpoint(NAT, 31000), encap=True)
+ANY = IPv4Address(0)
+SELECTOR = XfrmSelector(family=socket.AF_INET, source=ANY, destination=ANY)
+USED = Current(octets=9000, packets=90, added_s=1_700_000_000, used_s=1_700_000_100)
+STATE = SaState(
+    source=GATEWAY,
+    destination=HERE,
+    spi=0xC0000001,
+    selector=SELECTOR,
+    reqid=7,
+    flags=StateFlag.AF_UNSPEC,
+    replay_window=32,
+    limits=Limits(soft_packets=1000, hard_packets=2000),
+    current=USED,
+    aead=Algorithm(name="rfc4106(gcm(aes))", key=Key(bytes(20)), icv_bits=128),
+    mark=Mark(1, 0xFF),
+    if_id=3,
+    replay=Replay(sent=90, received=80, bitmap=0xFF),
+    key_manager_sequence=5,
+    last_used_s=1_700_000_100,
+    others=((99, b"what nobody knows"),),
+)
+
+
+def again(payload: bytes) -> SaState:
+    """What a kernel that took this payload would tell."""
+    found = SaState.unpack(payload)
+    lifetimes = [value for type_, value in unpack_attributes(payload, USERSA_INFO_SIZE) if type_ == Attr.LTIME_VAL]
+    assert [Current.unpack(value) for value in lifetimes] == [found.current]
+    return replace(found, others=tuple(other for other in found.others if other[0] != Attr.LTIME_VAL))
+
+
+def test_a_state_that_goes_in_udp_keeps_all_but_its_ends_and_encapsulation() -> None:
+    moved = again(refitted(STATE, IN_UDP, out=True))
+    assert (moved.source, moved.destination) == (GATEWAY, NAT)
+    assert moved.encap == Encap(source_port=4500, destination_port=31000)
+    assert moved == replace(STATE, destination=NAT, encap=moved.encap, key_manager_sequence=0, last_used_s=None)
+
+
+def test_there_and_back_again_a_state_is_what_it_was() -> None:
+    there = again(refitted(STATE, IN_UDP, out=True))
+    back = again(refitted(there, PLAIN, out=True))
+    assert back == replace(STATE, key_manager_sequence=0, last_used_s=None)
+
+
+def test_the_ports_of_an_inbound_state_are_those_of_the_packets_that_come_in() -> None:
+    inbound = replace(STATE, source=HERE, destination=GATEWAY)
+    moved = again(refitted(inbound, IN_UDP, out=False))
+    assert (moved.source, moved.destination) == (NAT, GATEWAY)
+    assert moved.encap == Encap(source_port=31000, destination_port=4500)
+
+
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        (STATE, 12345),
+        (replace(STATE, replay=None), 12345),
+        (replace(STATE, replay=None, esn_replay=EsnReplay(sent=9, received=7, window=64, bitmap=(3, 4))), 2**32 + 5),
+    ],
+)
+def test_a_state_goes_on_with_the_number_after_the_last_that_it_sent(before: SaState, sent: int) -> None:
+    moved = again(refitted(before, IN_UDP, out=True, sent=sent))
+    assert moved.sent == sent
+    assert moved.received == before.received
+    assert moved.window == before.window
+    if before.esn_replay:
+        assert moved.esn_replay == replace(before.esn_replay, sent=sent)
+        assert moved.replay is None
+    else:
+        assert moved.replay == Replay(sent=sent, received=before.received, bitmap=(before.replay or Replay()).bitmap)
+
+
+def test_a_state_fits_where_its_ends_and_its_encapsulation_are_those_of_the_path() -> None:
+    assert fits(STATE, PLAIN, out=True)
+    assert not fits(STATE, PLAIN, out=False)
+    assert not fits(STATE, IN_UDP, out=True)
+    moved = again(refitted(STATE, IN_UDP, out=True))
+    assert fits(moved, IN_UDP, out=True)
+    other_port = replace(IN_UDP, remote=Endpoint(NAT, 31001))
+    assert not fits(moved, other_port, out=True)
+    assert not fits(replace(STATE, encap=Encap()), PLAIN, out=True), "charon gave it encapsulation"
