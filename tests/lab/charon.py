@@ -278,9 +278,10 @@ class Charon:
         """Set up the tunnel and wait for it."""
         self._calls("initiate", {"child": CHILD, "ike": CONNECTION, "timeout": int(deadline_s * 1000), "loglevel": 0})
 
-    def terminate(self) -> None:
-        """Take the tunnel down, as `swanctl --terminate --ike` does, and wait."""
-        self._calls("terminate", {"ike": CONNECTION, "timeout": 60000, "loglevel": 0})
+    def terminate(self, *, force: bool = False) -> None:
+        """Take the tunnel down, as `swanctl --terminate --ike` does, and wait; with `force` for nobody's answer."""
+        words = {"force": "yes"} if force else {}
+        self._calls("terminate", {"ike": CONNECTION, "timeout": 60000, "loglevel": 0, **words})
 
     def rekey_child(self, child: ChildSa) -> None:
         """Have a CHILD_SA rekeyed."""

@@ -86,15 +86,22 @@ def attacker(world: World) -> Host:
 
 
 def test_one_packet_sent_on_from_elsewhere_has_the_tunnel_until_the_terminal_goes_on(world: World) -> None:
-    before = rejections(world)
-    with world.both_ways() as (up, down), on_path(world, world.terminal, ATTACKER, ONE):
-        away_s = away(world, world.terminal)
+    before, terminal = rejections(world), world.terminal
+    keeping = f"ip saddr {terminal.outer} meta l4proto esp"
+    with world.both_ways() as (up, down):
+        # What the terminal sends next would make the packet an old one: it is kept back until the tunnel has moved.
+        lines = f"{keeping} {ONE} ip saddr set {ATTACKER} accept", f"{keeping} drop"
+        with rules(world.router.namespace, "prerouting priority -300", *lines):
+            eventually(lambda: remote(world, terminal) == ATTACKER, "the tunnel is pulled away", every_s=0.005)
+        left_s = time.monotonic()
+        eventually(lambda: remote(world, terminal) == terminal.outer, "the tunnel is back", every_s=0.005)
+        away_s = time.monotonic() - left_s
         up.flows()
         down.flows()
     assert away_s < DEADLINE_S
-    agrees(world, world.terminal)
+    agrees(world, terminal)
     refused = counted(before, rejections(world))
-    ATTACKS.append(("on path: one fresh packet sent on from its address", 1, 1, f"{away_s:.1f}", refused))
+    ATTACKS.append(("on path: one fresh packet sent on, the next ones kept back", 1, 1, f"{away_s:.1f}", refused))
 
 
 def test_all_packets_sent_on_from_elsewhere_have_the_tunnel_until_the_challenge_is_not_answered(world: World) -> None:
@@ -142,7 +149,7 @@ def test_a_flood_of_a_known_spi_from_random_sources_costs_a_bounded_number_of_ve
         took_s = time.monotonic() - began_s
         after = rejections(world)
         assert after["rate-limited"] - before.get("rate-limited", 0) > 0
-        assert after["bad-icv"] - before.get("bad-icv", 0) <= 1024 + 256 * took_s
+        assert after["bad-icv"] - before.get("bad-icv", 0) <= 256 + 128 * took_s
         assert len(lost) < 5, "data goes on while somebody floods"
     survives_a_move(world)
     ATTACKS.append(("off path: flood of a known SPI from random sources", sent, 0, "0", counted(before, after)))

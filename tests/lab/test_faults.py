@@ -264,13 +264,13 @@ def test_the_terminal_sleeps_and_wakes_up_elsewhere(world: World) -> None:
 @sides
 def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
     one = end(world, side)
-    with faulty(world, f"{side}: charon killed and started again, then initiated") as fault:
+    with faulty(world, f"{side}: charon killed and started again, then initiated", tidy=False) as fault:
         fault.deadline_s = 60.0
         one.charon.kill()
         one.charon.start()
         one.charon.ready()
         if side == "gateway":
-            world.terminal.charon.request("terminate", {"ike": "roam", "force": "yes", "timeout": 1000})
+            world.terminal.charon.terminate(force=True)
         world.terminal.connect()
         world.agreed(world.terminal)
     for _ in range(3):
@@ -278,7 +278,7 @@ def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
 
 
 def test_both_charons_are_killed_and_started_again(world: World) -> None:
-    with faulty(world, "both charons killed and started again, then initiated") as fault:
+    with faulty(world, "both charons killed and started again, then initiated", tidy=False) as fault:
         fault.deadline_s = 60.0
         for one in world.ends:
             one.charon.kill()

@@ -322,7 +322,11 @@ class KernelStates:
             for ident in self._inbound(children, place):
                 requests += self._refit(ident, new, out=False)
         for request, answer in zip(requests, self._transactions.transact(requests), strict=True):
-            if answer.code:
+            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
+                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
+                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
+                self._requests.request(request.operation, Msg.UPDSA, request.payload)
+            elif answer.code:
                 raise KernelRefused(request.operation, answer.code)
 
     def _refit(self, ident: SaId, path: Path, *, out: bool, sent: int | None = None) -> list[Request]:

@@ -112,9 +112,10 @@ CHAIN: Final = """
 
 # Verifying costs the daemon some tenths of a millisecond. A terminal that moves in the middle of a fast upload has all
 # its packets held until the move is done, some ten milliseconds, hence the burst; of what comes later, one packet is
-# enough to move. An IPv6 source is a network of 64 bits: whoever has one address of it has all of them.
-PER_SOURCE: Final = "limit rate over 64/second burst 512 packets"
-PER_SPI: Final = "limit rate over 256/second burst 1024 packets"
+# enough to move. It is also how many forged packets a good one may have to wait for. An IPv6 source is a network of 64
+# bits: whoever has one address of it has all of them.
+PER_SOURCE: Final = "limit rate over 64/second burst 256 packets"
+PER_SPI: Final = "limit rate over 128/second burst 256 packets"
 ASKERS: Final = 16384
 """Sources, and SPIs, that are counted at a time. Of more than these the limit of the SPI is what is left."""
 # RFC 9000 section 8 allows an address that is not validated three times what came from there. At the moment of a move

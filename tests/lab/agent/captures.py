@@ -131,11 +131,11 @@ def flood(packet, destination, count, per_second=0, network="203.0.113.0"):
 
 
 def say(source, source_port, destination, port, payload):
-    """Send one UDP datagram."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((source, source_port))
-        return sock.sendto(bytes.fromhex(payload), (destination, port))
+    """Send one UDP datagram, also from a port that somebody else has (the checksum is left out)."""
+    data = bytes.fromhex(payload)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        raw.bind((source, 0))
+        return raw.sendto(struct.pack("!HHHH", source_port, port, 8 + len(data), 0) + data, (destination, 0))
 
 
 def inject(packet, destination):
