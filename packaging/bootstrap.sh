@@ -10,9 +10,10 @@ python=.venv/bin/python
 packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
     iputils-ping tcpdump kmod procps python3-venv"
 guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
-# Roots of Debian machines for the tests of the packages: what swanroam's package needs, and systemd.
-root_packages="charon-systemd iproute2 nftables passwd python3 python3-click python3-cryptography python3-rich
-    strongswan-swanctl systemd systemd-sysv"
+# Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan
+# recommends, and systemd.
+root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
+    python3-cryptography python3-rich strongswan-swanctl systemd systemd-sysv"
 build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap python3 python3-venv rpm
     rpmlint systemd-container"
 

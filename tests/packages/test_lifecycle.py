@@ -7,6 +7,7 @@ kernel. Tunnels are part of tests/lab/test_packages.py.
 from collections.abc import Callable
 from pathlib import Path
 
+from swanroam.wire.rtnetlink import RTPROT_SWANROAM
 from tests.lab.conditions import eventually
 from tests.packages.conftest import built
 from tests.packages.machine import Machine
@@ -168,6 +169,24 @@ def test_removed_it_keeps_what_the_operator_wrote_and_purged_nothing(machine: Ma
     assert machine.attempt("getent", "group", "swanroam").returncode == 2
     assert not machine.path("/run/swanroam").exists()
     assert machine.unit("strongswan")["ActiveState"] == "active"
+
+
+def test_what_a_killed_daemon_left_in_the_network_goes_with_the_package(installed: Machine) -> None:
+    def shown() -> str:
+        commands = ("nft list ruleset", "ip -4 address show dev lo", "ip route show table local")
+        return "".join(installed.run(*command.split()) for command in commands)
+
+    before = shown()
+    for command in (
+        "nft add table inet swanroam",
+        "nft add table ip swanroam_kept",
+        "ip address add 192.0.2.7/32 dev lo label lo:swanroam",
+        f"ip route append local 192.0.2.8 dev lo table local proto {RTPROT_SWANROAM}",
+    ):
+        installed.run(*command.split())
+    assert shown() != before
+    installed.run("dpkg", "--remove", "swanroam")
+    assert shown() == before
 
 
 def test_the_single_file_needs_no_library_of_the_machine(machine: Machine) -> None:
