@@ -56,6 +56,7 @@ __all__ = ["Core"]
 VALIDATION_AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
 LINGERING_S: Final = 2.0
+BARE_S: Final = 0.5
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -160,8 +161,10 @@ class Core:
         left = tuple(sa for sa in tunnel.sas if sa.unique_id != event.unique_id)
         if not left:
             return self._end(tunnel)
+        if not replace(tunnel, sas=left).spis:
+            return (*self._on_bare(tunnel.key, event.at_s), ListIkeSas())
         tunnel = replace(tunnel, sas=left)
-        return self._apply((tunnel, (watching.watch(tunnel),))) if tunnel.spis else self._end(tunnel)
+        return self._apply((tunnel, (watching.watch(tunnel),)))
 
     def _refresh(
         self, key: TunnelKey, sas: tuple[IkeSa, ...], paths: dict[int, Path], event: IkeSasListed
@@ -171,8 +174,7 @@ class Core:
         fresh = Tunnel(key=key, role=role, sas=sas, path=sas[0].path, capability=Capability.PENDING)
         if not fresh.spis:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
-            gone = self.table.get(key)
-            return self._end(gone) if gone else ()
+            return self._on_bare(key, event.at_s)
         known = self.table.get(key)
         at = {spi: _with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
         # While one CHILD_SA takes over from another they may be at different places.
@@ -194,7 +196,7 @@ class Core:
         if key in self._following and known.carries_ike:
             kernel_path = None  # charon takes the encapsulation away, and AlignStates brings it back
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
-        tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest)
+        tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest, bare_since_s=None)
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table
@@ -222,6 +224,17 @@ class Core:
             effects += self._greet(tunnel)
         effects += self._consider(key)
         return tuple(effects)
+
+    def _on_bare(self, key: TunnelKey, at_s: float) -> tuple[Effect, ...]:
+        """No CHILD_SA is listed: believed when it stays so, as they are nowhere while they go over to a new IKE_SA."""
+        tunnel = self.table.get(key)
+        if tunnel is None:
+            return ()
+        since_s = at_s if tunnel.bare_since_s is None else tunnel.bare_since_s
+        if at_s - since_s >= BARE_S:
+            return self._end(tunnel)
+        self.table.put(replace(tunnel, bare_since_s=since_s))
+        return (StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),)
 
     def _followed(self, tunnel: Tunnel) -> bool:
         """Whether charon has the tunnel where the kernel has it."""

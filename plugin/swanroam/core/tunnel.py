@@ -114,6 +114,8 @@ class Tunnel:
     """Gateway: the previous source, from which late packets may come."""
     untold: bool = False
     """Terminal: charon does not know of the last move yet."""
+    bare_since_s: float | None = None
+    """Since when charon lists no CHILD_SA: for a moment while an IKE_SA is rekeyed, as they go over to the new one."""
     nat: Nat = Nat.UNKNOWN
     """As the last NAT discovery exchange found."""
     translated: frozenset[IPAddress] = frozenset()
