@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.settings import Agreement, Settings, TunnelSettings
-from swanroam.core.step import LINGERING_S
+from swanroam.core.step import BARE_S, LINGERING_S
 from swanroam.core.tunnel import LastMove, Phase, Tunnel
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -23,7 +23,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import CharonLost, IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import Hello
-from swanroam.model.tunnel import Capability, Mode, Role, TunnelKey
+from swanroam.model.tunnel import Capability, Mode, Nat, Role, TunnelKey
 from tests.support.values import (
     INNER,
     KEY,
@@ -111,7 +111,23 @@ def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:
     assert keys(desk) == set()
     desk.listed(GATEWAYS, complete=False)
     assert keys(desk) == {KEY}
-    assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()), complete=False)
+    assert Unwatch(KEY) not in desk.listed(replace(GATEWAYS, children=()), complete=False)
+    desk.later(BARE_S)
+    assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()))
+
+
+@ROLES
+def test_a_tunnel_outlives_the_moment_in_which_its_child_sas_go_over_to_a_rekeyed_ike_sa(role: Role) -> None:
+    desk = negotiated(role)
+    desk.core.table.put(replace(desk.tunnel, nat=Nat.REMOTE))
+    before = ike_sa(role)
+    successor = replace(before, unique_id=2, initiator_spi=7, responder_spi=8)
+    bare = desk.listed(replace(successor, children=()), replace(before, state="REKEYED", children=()), complete=False)
+    assert timers(bare, TimerKind.LINGERING) == [BARE_S]
+    assert some(Unwatch, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))) == []
+    desk.listed(successor)
+    assert (desk.tunnel.nat, desk.tunnel.capability) == (Nat.REMOTE, Capability.NEGOTIATED)
+    assert desk.tunnel.bare_since_s is None
 
 
 @ROLES
@@ -181,7 +197,10 @@ def test_two_ike_sas_of_a_reauthentication_are_one_tunnel_newest_first(role: Rol
 def test_when_the_last_ike_sa_with_a_child_sa_ends_the_tunnel_does() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(GATEWAYS, ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
-    assert Unwatch(KEY) in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    other = ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=())
+    assert ListIkeSas() in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    desk.later(BARE_S)
+    assert Unwatch(KEY) in desk.listed(other)
 
 
 @ROLES

@@ -9,6 +9,7 @@ import pytest
 
 from swanroam.app.listing import RETRY_S, Lister
 from swanroam.charon.protocols import CharonEvent, EventKind
+from swanroam.core.step import BARE_S
 from swanroam.errors import CharonGone, CharonRefused, KernelRefused
 from swanroam.model.effects import Unwatch, Watch
 from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
@@ -355,13 +356,18 @@ def test_spis_of_another_child_sa_are_not_borrowed() -> None:
     sa = updating(ike_sa(Role.GATEWAY))
     other = replace(sa, children=(replace(sa.children[0], unique_id=77),))
     desk.listed(other)
+    desk.later(BARE_S)
+    desk.listed(other)
     assert len(desk.core.table) == 0
 
 
 def test_a_child_sa_without_spis_in_any_other_state_carries_nothing() -> None:
     desk = negotiated(Role.GATEWAY)
     sa = updating(ike_sa(Role.GATEWAY))
-    desk.listed(replace(sa, children=(replace(sa.children[0], state="INSTALLED"),)))
+    silent = replace(sa, children=(replace(sa.children[0], state="INSTALLED"),))
+    desk.listed(silent)
+    desk.later(BARE_S)
+    desk.listed(silent)
     assert len(desk.core.table) == 0
 
 

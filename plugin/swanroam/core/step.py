@@ -51,7 +51,7 @@ from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse
 from swanroam.model.path import Path, Repository
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
-__all__ = ["Core"]
+__all__ = ["BARE_S", "Core"]
 
 VALIDATION_AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
@@ -162,7 +162,7 @@ class Core:
         if not left:
             return self._end(tunnel)
         if not replace(tunnel, sas=left).spis:
-            return (*self._on_bare(tunnel.key, event.at_s), ListIkeSas())
+            return (*self._on_bare(tunnel.key, left, event.at_s), ListIkeSas())
         tunnel = replace(tunnel, sas=left)
         return self._apply((tunnel, (watching.watch(tunnel),)))
 
@@ -174,7 +174,7 @@ class Core:
         fresh = Tunnel(key=key, role=role, sas=sas, path=sas[0].path, capability=Capability.PENDING)
         if not fresh.spis:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
-            return self._on_bare(key, event.at_s)
+            return self._on_bare(key, sas, event.at_s)
         known = self.table.get(key)
         at = {spi: _with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
         # While one CHILD_SA takes over from another they may be at different places.
@@ -225,7 +225,7 @@ class Core:
         effects += self._consider(key)
         return tuple(effects)
 
-    def _on_bare(self, key: TunnelKey, at_s: float) -> tuple[Effect, ...]:
+    def _on_bare(self, key: TunnelKey, sas: tuple[IkeSa, ...], at_s: float) -> tuple[Effect, ...]:
         """No CHILD_SA is listed: believed when it stays so, as they are nowhere while they go over to a new IKE_SA."""
         tunnel = self.table.get(key)
         if tunnel is None:
@@ -233,7 +233,9 @@ class Core:
         since_s = at_s if tunnel.bare_since_s is None else tunnel.bare_since_s
         if at_s - since_s >= BARE_S:
             return self._end(tunnel)
-        self.table.put(replace(tunnel, bare_since_s=since_s))
+        ids = {sa.unique_id for sa in sas}
+        both = (*sas, *(sa for sa in tunnel.sas if sa.unique_id not in ids))
+        self.table.put(replace(tunnel, sas=both, bare_since_s=since_s))
         return (StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),)
 
     def _followed(self, tunnel: Tunnel) -> bool:
