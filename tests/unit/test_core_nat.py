@@ -179,7 +179,9 @@ def test_the_first_update_that_nobody_acknowledges_takes_the_tunnel_in_udp_on_th
     desk.moved(one(MoveStates, desk.roam(B)))
     switch = one(MoveStates, desk.expired(TimerKind.UPDATE))
     assert (switch.trigger, switch.old, switch.new) == (Trigger.NAT, path(Role.TERMINAL, B), UDP_AT_B)
-    (told,) = messages(desk.moved(switch))
+    effects = desk.moved(switch)
+    assert one(Watch, effects).ike == (TERMINALS.initiator_spi,), "IKE goes that way too, from now on"
+    (told,) = messages(effects)
     assert told == Update(sequence=1, claimed=UDP_AT_B.local, natd=natd.payloads(TERMINALS, *ends(UDP_AT_B)))
     assert desk.tunnel.moves == 1
 
