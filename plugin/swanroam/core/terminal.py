@@ -216,7 +216,9 @@ def _tell(tunnel: Tunnel, port: int) -> Step:
     """Send the update message of the current attempt, and start the timer for the next."""
     negotiated = tunnel.capability is Capability.NEGOTIATED
     delays = UPDATE_DELAYS_S if negotiated else DUMMY_DELAYS_S
-    timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.UPDATE), delay_s=delays[tunnel.attempt])
+    timer = StartTimer(
+        timer=TimerId(tunnel.key, TimerKind.UPDATE), delay_s=delays[min(tunnel.attempt, len(delays) - 1)]
+    )
     addresses = message_addresses(tunnel, port)
     if addresses is None:
         return tunnel, (timer,)  # no selector lets a message through: data will have to be the update
