@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.settings import Agreement, Settings, TunnelSettings
-from swanroam.core.step import LINGERING_S
+from swanroam.core.step import BARE_S, LINGERING_S
 from swanroam.core.tunnel import LastMove, Phase, Tunnel
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -111,7 +111,29 @@ def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:
     assert keys(desk) == set()
     desk.listed(GATEWAYS, complete=False)
     assert keys(desk) == {KEY}
-    assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()), complete=False)
+
+
+def test_a_tunnel_whose_child_sas_are_nowhere_ends_when_that_stays_so() -> None:
+    desk = negotiated(Role.GATEWAY)
+    bare = replace(GATEWAYS, children=())
+    effects = desk.listed(bare, complete=False)
+    assert timers(effects, TimerKind.LINGERING) == [BARE_S]
+    assert some(Unwatch, effects) == []
+    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas(),)
+    desk.later(BARE_S)
+    assert Unwatch(KEY) in desk.listed(bare)
+    assert keys(desk) == set()
+
+
+def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its_agreement() -> None:
+    desk = negotiated(Role.GATEWAY)
+    rekeyed = replace(GATEWAYS, unique_id=2, initiator_spi=0x77, responder_spi=0x88)
+    desk.listed(replace(GATEWAYS, children=()), complete=False)
+    desk.later(BARE_S / 2)
+    desk.listed(rekeyed)
+    desk.later(BARE_S)
+    desk.listed(replace(rekeyed, children=()), complete=False)
+    assert desk.tunnel.capability is Capability.NEGOTIATED, "the time counts anew"
 
 
 @ROLES
@@ -181,7 +203,11 @@ def test_two_ike_sas_of_a_reauthentication_are_one_tunnel_newest_first(role: Rol
 def test_when_the_last_ike_sa_with_a_child_sa_ends_the_tunnel_does() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(GATEWAYS, ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
-    assert Unwatch(KEY) in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    assert ListIkeSas() in effects
+    assert timers(effects, TimerKind.LINGERING) == [BARE_S]
+    desk.later(BARE_S)
+    assert Unwatch(KEY) in desk.listed(ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
 
 
 @ROLES
