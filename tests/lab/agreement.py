@@ -134,7 +134,11 @@ def _gateway_ports(world: World, terminal: Terminal, sa: IkeSa) -> tuple[int, in
         return NAT_T, NAT_T
     # Inbound SPIs of the gateway: others may be behind the same NAT.
     spis = {child.spi_in for child in sa.children}
-    seen = [p.ports for p in world.capture.esp_from(terminal.seen, encap=True) if p.ports and p.first in spis]
+    sent = [packet for packet in world.capture.esp_from(terminal.seen, encap=True) if packet.ports]
+    seen = [packet.ports for packet in sent if packet.first in spis and packet.ports]
+    if not seen and sa.remote_port != NAT_T and not any(child.encap for child in sa.children):
+        # Nothing came by a new SPI yet, and charon, which knows of no NAT, has no port: it is the one from before.
+        seen = [packet.ports for packet in sent if packet.ports]
     return NAT_T, seen[-1][0] if seen else sa.remote_port
 
 

@@ -179,7 +179,9 @@ def test_the_first_update_that_nobody_acknowledges_takes_the_tunnel_in_udp_on_th
     desk.moved(one(MoveStates, desk.roam(B)))
     switch = one(MoveStates, desk.expired(TimerKind.UPDATE))
     assert (switch.trigger, switch.old, switch.new) == (Trigger.NAT, path(Role.TERMINAL, B), UDP_AT_B)
-    (told,) = messages(desk.moved(switch))
+    effects = desk.moved(switch)
+    assert one(Watch, effects).ike == (TERMINALS.initiator_spi,), "IKE goes that way too, from now on"
+    (told,) = messages(effects)
     assert told == Update(sequence=1, claimed=UDP_AT_B.local, natd=natd.payloads(TERMINALS, *ends(UDP_AT_B)))
     assert desk.tunnel.moves == 1
 
@@ -195,6 +197,17 @@ def test_a_switch_that_is_refused_lets_the_update_be_sent_again_as_it_was() -> N
     assert len(messages(effects)) == 1
     assert timers(effects, TimerKind.UPDATE)
     assert not desk.tunnel.path.encap
+
+
+def test_while_a_tunnel_moves_neither_a_timer_nor_an_acknowledgement_moves_it_once_more() -> None:
+    desk = negotiated(Role.TERMINAL)
+    desk.moved(one(MoveStates, desk.roam(B)))
+    switch = one(MoveStates, desk.expired(TimerKind.UPDATE))
+    again = desk.expired(TimerKind.UPDATE)
+    assert (some(MoveStates, again), len(timers(again, TimerKind.UPDATE))) == ([], 1)
+    assert desk.message(from_gateway(SEEN, SEEN)) == ()
+    assert desk.moved(switch)
+    assert desk.tunnel.path == UDP_AT_B
 
 
 def test_a_nat_that_was_found_at_an_address_is_remembered_and_forgotten_when_it_is_gone() -> None:

@@ -53,7 +53,7 @@ from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelK
 
 __all__ = ["BARE_S", "Core"]
 
-VALIDATION_AFTER_MOVE_S: Final = 0.1
+AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
 LINGERING_S: Final = 2.0
 BARE_S: Final = 0.5
@@ -400,6 +400,8 @@ class Core:
                 return capability.on_ack(tunnel, ack)
             case Refuse() as refusal:
                 return capability.on_refusal(tunnel, refusal)
+            case UpdateAck() if terminal_role and tunnel.key in self._flights:
+                return tunnel, ()  # the gateway is told again when that is done
             case UpdateAck() as ack if terminal_role:
                 return terminal.on_ack(tunnel, ack)
             case PathChallenge() as challenge if terminal_role:
@@ -426,11 +428,13 @@ class Core:
         match kind:
             case TimerKind.HELLO:
                 return self._apply(capability.send_hello(tunnel, self._nonce(), self._port))
+            case TimerKind.UPDATE if tunnel.key in self._flights:
+                return (StartTimer(timer=event.timer, delay_s=AFTER_MOVE_S),)
             case TimerKind.UPDATE:
                 effects = self._apply(terminal.on_update_timer(tunnel, self._port))
                 return (*effects, *self._recovery.begin(effects))
             case TimerKind.VALIDATION if tunnel.key in self._flights:
-                return (StartTimer(timer=event.timer, delay_s=VALIDATION_AFTER_MOVE_S),)
+                return (StartTimer(timer=event.timer, delay_s=AFTER_MOVE_S),)
             case TimerKind.VALIDATION:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:

@@ -89,8 +89,12 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     if flight.trigger is Trigger.NAT:
         tunnel, told = _tell(replace(tunnel, path=event.new, untold=True), port)
         if event.new.encap:
-            return tunnel, told
-        return tunnel, (*told, _move(tunnel, encapsulation.in_udp(tunnel, event.new.local.address), Trigger.NAT))
+            return tunnel, (*told, watching.watch(tunnel))
+        return tunnel, (
+            *told,
+            watching.watch(tunnel),
+            _move(tunnel, encapsulation.in_udp(tunnel, event.new.local.address), Trigger.NAT),
+        )
     path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
@@ -104,6 +108,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     settling = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S)
     return tunnel, (
         *told,
+        watching.watch(tunnel),
         *((DropAddress(tunnel.key),) if left else ()),
         *((informing, settling) if flight.kept is None else ()),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
@@ -211,7 +216,9 @@ def _tell(tunnel: Tunnel, port: int) -> Step:
     """Send the update message of the current attempt, and start the timer for the next."""
     negotiated = tunnel.capability is Capability.NEGOTIATED
     delays = UPDATE_DELAYS_S if negotiated else DUMMY_DELAYS_S
-    timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.UPDATE), delay_s=delays[tunnel.attempt])
+    timer = StartTimer(
+        timer=TimerId(tunnel.key, TimerKind.UPDATE), delay_s=delays[min(tunnel.attempt, len(delays) - 1)]
+    )
     addresses = message_addresses(tunnel, port)
     if addresses is None:
         return tunnel, (timer,)  # no selector lets a message through: data will have to be the update
