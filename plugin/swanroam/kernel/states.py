@@ -138,6 +138,7 @@ class KernelStates:
         may be repeated. Where the kernel refuses a part, the other parts are moved back before KernelRefused is raised.
         """
         self._pump()
+        self._make_room(children, new)
         failure = self._move(children, old, new)
         if failure and failure.code in STALE:
             self._load()
@@ -219,6 +220,18 @@ class KernelStates:
         if not failure and unreached:
             self._align(children, old, new)
         return failure
+
+    def _make_room(self, children: Iterable[ChildSa], new: Path) -> None:
+        """Remove larval states that would be in the way of outbound ones.
+
+        A packet that looked the policy up before a move, and for its state after it, makes the kernel put one in the
+        place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). It stays for
+        minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
+        """
+        for ident in self._outbound(children, new.remote.address):
+            there = self.state(ident.destination, ident.spi, mark=ident.mark)
+            if there is not None and there.aead is None and there.crypt is None and there.auth is None:
+                self.delete(ident.destination, ident.spi, mark=ident.mark)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
