@@ -160,7 +160,9 @@ def _charon_agrees(view: View, sa: IkeSa, expect: Expect, *, followed: bool) -> 
         if view.ports:
             expect(f"{view.where}: charon's ports", (sa.local_port, sa.remote_port), view.ports)
             if view.nat != "none":
-                expect(f"{view.where}: charon knows who is behind a NAT", view.nat in sa.nat, True)
+                # Where the terminal only pretended when the tunnel was set up, its charon goes on believing so.
+                known = view.nat in sa.nat or "fake" in sa.nat
+                expect(f"{view.where}: charon knows who is behind a NAT", known, True)
 
 
 def _swanroam_agrees(end: End, view: View, sa: IkeSa, expect: Expect, *, inner: str, outer: str) -> None:

@@ -92,6 +92,12 @@ class Terminal(End):
         """The access network that it is not in."""
         return self._accesses[1 - self._accesses.index(self.access)]
 
+    @property
+    def aliases(self) -> list[str]:
+        """Addresses of the loopback interface beside its own."""
+        words = self.show("ip -brief address show dev lo").split()
+        return [word for word in words if "/" in word and not word.startswith("127.")]
+
     def connect(self) -> None:
         """Initiate the tunnel."""
         self.charon.initiate()
