@@ -233,8 +233,8 @@ class Core:
         since_s = at_s if tunnel.bare_since_s is None else tunnel.bare_since_s
         if at_s - since_s >= BARE_S:
             return self._end(tunnel)
-        ids = {sa.unique_id for sa in sas}
-        both = (*sas, *(sa for sa in tunnel.sas if sa.unique_id not in ids))
+        known = {sa.unique_id for sa in tunnel.sas}
+        both = (*(sa for sa in sas if sa.unique_id not in known), *tunnel.sas)
         self.table.put(replace(tunnel, sas=both, bare_since_s=since_s))
         return (StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),)
 
