@@ -235,8 +235,12 @@ class Core:
             return self._end(tunnel)
         ids = {sa.unique_id for sa in sas}
         both = (*sas, *(sa for sa in tunnel.sas if sa.unique_id not in ids))
-        self.table.put(replace(tunnel, sas=both, bare_since_s=since_s))
-        return (StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),)
+        tunnel = replace(tunnel, sas=both, bare_since_s=since_s)
+        self.table.put(tunnel)
+        return (
+            watching.watch(tunnel),
+            StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),
+        )
 
     def _followed(self, tunnel: Tunnel) -> bool:
         """Whether charon has the tunnel where the kernel has it."""
