@@ -111,7 +111,6 @@ def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:
     assert keys(desk) == set()
     desk.listed(GATEWAYS, complete=False)
     assert keys(desk) == {KEY}
-<<<<<<< HEAD
     assert Unwatch(KEY) not in desk.listed(replace(GATEWAYS, children=()), complete=False)
     desk.later(BARE_S)
     assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()))
@@ -129,7 +128,6 @@ def test_a_tunnel_outlives_the_moment_in_which_its_child_sas_go_over_to_a_rekeye
     desk.listed(successor)
     assert (desk.tunnel.nat, desk.tunnel.capability) == (Nat.REMOTE, Capability.NEGOTIATED)
     assert desk.tunnel.bare_since_s is None
-=======
 
 
 def test_a_tunnel_whose_child_sas_are_nowhere_ends_when_that_stays_so() -> None:
@@ -153,7 +151,6 @@ def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its
     desk.later(BARE_S)
     desk.listed(replace(rekeyed, children=()), complete=False)
     assert desk.tunnel.capability is Capability.NEGOTIATED, "the time counts anew"
->>>>>>> e7e425c48eb1e49e55e75b436d31fdd71002fd4d
 
 
 @ROLES
@@ -223,18 +220,11 @@ def test_two_ike_sas_of_a_reauthentication_are_one_tunnel_newest_first(role: Rol
 def test_when_the_last_ike_sa_with_a_child_sa_ends_the_tunnel_does() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(GATEWAYS, ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
-<<<<<<< HEAD
-    other = ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=())
-    assert ListIkeSas() in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
-    desk.later(BARE_S)
-    assert Unwatch(KEY) in desk.listed(other)
-=======
     effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
     assert ListIkeSas() in effects
     assert timers(effects, TimerKind.LINGERING) == [BARE_S]
     desk.later(BARE_S)
     assert Unwatch(KEY) in desk.listed(ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
->>>>>>> e7e425c48eb1e49e55e75b436d31fdd71002fd4d
 
 
 @ROLES

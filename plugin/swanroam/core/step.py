@@ -233,8 +233,9 @@ class Core:
         since_s = at_s if tunnel.bare_since_s is None else tunnel.bare_since_s
         if at_s - since_s >= BARE_S:
             return self._end(tunnel)
-        ids = {sa.unique_id for sa in sas}
-        both = (*sas, *(sa for sa in tunnel.sas if sa.unique_id not in ids))
+        # What is known stays, with its CHILD_SAs: they are what tells that the next ones belong to the same tunnel.
+        ids = {sa.unique_id for sa in tunnel.sas}
+        both = (*(sa for sa in sas if sa.unique_id not in ids), *tunnel.sas)
         tunnel = replace(tunnel, sas=both, bare_since_s=since_s)
         self.table.put(tunnel)
         return (
