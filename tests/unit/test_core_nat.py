@@ -210,6 +210,13 @@ def test_while_a_tunnel_moves_neither_a_timer_nor_an_acknowledgement_moves_it_on
     assert desk.tunnel.path == UDP_AT_B
 
 
+def test_a_switch_that_is_done_when_the_agreement_is_gone_is_followed_by_no_other() -> None:
+    desk = switched()
+    plain = one(MoveStates, desk.expired(TimerKind.UPDATE))
+    desk.core.reconfigure(settings(Role.TERMINAL, Agreement.OFF))
+    assert some(MoveStates, desk.moved(plain)) == []
+
+
 def test_a_nat_that_was_found_at_an_address_is_remembered_and_forgotten_when_it_is_gone() -> None:
     desk = switched()
     desk.message(from_gateway(SEEN, SEEN))

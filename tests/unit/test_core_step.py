@@ -111,6 +111,23 @@ def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:
     assert keys(desk) == set()
     desk.listed(GATEWAYS, complete=False)
     assert keys(desk) == {KEY}
+    assert Unwatch(KEY) not in desk.listed(replace(GATEWAYS, children=()), complete=False)
+    desk.later(BARE_S)
+    assert Unwatch(KEY) in desk.listed(replace(GATEWAYS, children=()))
+
+
+@ROLES
+def test_a_tunnel_outlives_the_moment_in_which_its_child_sas_go_over_to_a_rekeyed_ike_sa(role: Role) -> None:
+    desk = negotiated(role)
+    desk.core.table.put(replace(desk.tunnel, nat=Nat.REMOTE))
+    before = ike_sa(role)
+    successor = replace(before, unique_id=2, initiator_spi=7, responder_spi=8)
+    bare = desk.listed(replace(successor, children=()), replace(before, state="REKEYED", children=()), complete=False)
+    assert timers(bare, TimerKind.LINGERING) == [BARE_S]
+    assert some(Unwatch, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))) == []
+    desk.listed(successor)
+    assert (desk.tunnel.nat, desk.tunnel.capability) == (Nat.REMOTE, Capability.NEGOTIATED)
+    assert desk.tunnel.bare_since_s is None
 
 
 def test_a_tunnel_whose_child_sas_are_nowhere_ends_when_that_stays_so() -> None:
@@ -134,20 +151,6 @@ def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its
     desk.later(BARE_S)
     desk.listed(replace(rekeyed, children=()), complete=False)
     assert desk.tunnel.capability is Capability.NEGOTIATED, "the time counts anew"
-
-
-@ROLES
-def test_a_tunnel_outlives_the_moment_in_which_its_child_sas_go_over_to_a_rekeyed_ike_sa(role: Role) -> None:
-    desk = negotiated(role)
-    desk.core.table.put(replace(desk.tunnel, nat=Nat.REMOTE))
-    before = ike_sa(role)
-    successor = replace(before, unique_id=2, initiator_spi=7, responder_spi=8)
-    bare = desk.listed(replace(successor, children=()), replace(before, state="REKEYED", children=()), complete=False)
-    assert timers(bare, TimerKind.LINGERING) == [BARE_S]
-    assert some(Unwatch, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))) == []
-    desk.listed(successor)
-    assert (desk.tunnel.nat, desk.tunnel.capability) == (Nat.REMOTE, Capability.NEGOTIATED)
-    assert desk.tunnel.bare_since_s is None
 
 
 @ROLES

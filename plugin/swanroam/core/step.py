@@ -233,10 +233,15 @@ class Core:
         since_s = at_s if tunnel.bare_since_s is None else tunnel.bare_since_s
         if at_s - since_s >= BARE_S:
             return self._end(tunnel)
-        known = {sa.unique_id for sa in tunnel.sas}
-        both = (*(sa for sa in sas if sa.unique_id not in known), *tunnel.sas)
-        self.table.put(replace(tunnel, sas=both, bare_since_s=since_s))
-        return (StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),)
+        # What is known stays, with its CHILD_SAs: they are what tells that the next ones belong to the same tunnel.
+        ids = {sa.unique_id for sa in tunnel.sas}
+        both = (*(sa for sa in sas if sa.unique_id not in ids), *tunnel.sas)
+        tunnel = replace(tunnel, sas=both, bare_since_s=since_s)
+        self.table.put(tunnel)
+        return (
+            watching.watch(tunnel),
+            StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),
+        )
 
     def _followed(self, tunnel: Tunnel) -> bool:
         """Whether charon has the tunnel where the kernel has it."""

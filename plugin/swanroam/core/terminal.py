@@ -88,7 +88,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     if flight.trigger is Trigger.NAT:
         tunnel, told = _tell(replace(tunnel, path=event.new, untold=True), port)
-        if event.new.encap:
+        if event.new.encap or tunnel.capability is not Capability.NEGOTIATED:
             return tunnel, (*told, watching.watch(tunnel))
         return tunnel, (
             *told,
