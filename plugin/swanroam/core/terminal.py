@@ -186,7 +186,7 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
         nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
     own = {here.address} if nat.found else set()
     tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
-    if nat.found and not tunnel.path.encap:
+    if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
         return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
     tunnel, informed = inform(advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED))
