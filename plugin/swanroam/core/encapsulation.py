@@ -3,8 +3,8 @@
     the tunnel was set up in UDP                                    in UDP: its peer expects it
     the source is private and the gateway is not                    in UDP: there is a NAT, whatever else there is
     a NAT was found before when the terminal had this address       in UDP
-    otherwise                                                       plain, and in UDP from the first UPDATE on that
-                                                                    nobody acknowledged (terminal.on_update_timer)
+    otherwise                                                       plain, and in UDP when nobody acknowledged three
+                                                                    UPDATEs (terminal.on_update_timer)
 
 In UDP first costs nothing where there is a NAT: the first data packet is the update. Plain first would lose all that
 is sent until an acknowledgement is missed, as most NATs drop ESP or take it for one host only. Where there is none, in

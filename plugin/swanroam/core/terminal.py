@@ -53,6 +53,8 @@ __all__ = [
 
 UPDATE_DELAYS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """After each of which an unacknowledged UPDATE is sent again; after the last one the tunnel is built anew."""
+PLAIN_ATTEMPTS: Final = 3
+"""How often an UPDATE is sent without UDP where no NAT is likely: a lost packet or two are no sign of one."""
 DUMMY_DELAYS_S: Final = (0.2, 0.8)
 """A dummy is not acknowledged: it is sent again these few times in case the first was lost."""
 MOVE_RETRY_S: Final = 0.2
@@ -151,6 +153,8 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
     if tunnel.attempt + 1 < len(delays):
         tunnel = replace(tunnel, attempt=tunnel.attempt + 1)
         source = tunnel.path.local.address
+        if tunnel.attempt < PLAIN_ATTEMPTS:
+            return _tell(tunnel, port)
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
             return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
