@@ -38,6 +38,7 @@ __all__ = [
     "DUMMY_DELAYS_S",
     "INFORM_S",
     "KEEPALIVE_S",
+    "PLAIN_ATTEMPTS",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
     "consider",
