@@ -138,9 +138,9 @@ class KernelStates:
         may be repeated. Where the kernel refuses a part, the other parts are moved back before KernelRefused is raised.
         """
         self._pump()
-        self._make_room(children, new)
-        failure = self._move(children, old, new)
-        if failure and failure.code in STALE:
+        failure = self._first_move(children, old, new)
+        if failure and failure.code in (*STALE, errno.EEXIST):
+            self._make_room(children, new)
             self._load()
             failure = self._move(children, old, new)
         if failure:
@@ -187,12 +187,27 @@ class KernelStates:
         """Have the kernel report the source of the next packet on each inbound state (XFRM_MSG_MAPPING).
 
         It does so where address or port are not those of the state (esp4.c, esp_input_done2); so the port is forgotten.
+        charon follows as it does when it is told otherwise, so its policies are covered.
         """
+        self._pump()
+        plan = Steps(path, path)
+        reqids = _reqids(children)
+        every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
+        covers = [plan.cover(*one) for one in every if self._covered(one[0])]
+        self._perform((), (), path, _Covers(tuple(reqids), covers))
         for ident in self._inbound(children, path.local.address):
             state = self.state(ident.destination, ident.spi, mark=ident.mark)
             if state is not None and state.encap is not None:
                 stale = replace(state, encap=replace(state.encap, source_port=0))
                 self._requests.request(f"state {ident.spi:08x}", Msg.UPDSA, stale.pack())
+
+    def _first_move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
+        try:
+            return self._move(children, old, new)
+        except KernelRefused as refused:
+            if refused.code != errno.EEXIST:
+                raise
+            return refused
 
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         plan = Steps(old, new)
@@ -327,7 +342,9 @@ class KernelStates:
         """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
         requests: list[Request] = []
         for place in dict.fromkeys((new.remote.address, old.remote.address)):
-            stopped, _ = self._sequences.stop(self._outbound(children, place))
+            # One that is as it should be goes on sending, unless it was stopped for charon's sake.
+            ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
+            stopped, _ = self._sequences.stop(ids)
             for one in stopped:
                 last = self._kept.pop(one.ae.id.spi, one)
                 requests += self._refit(one.ae.id, new, out=True, sent=last.sent) or last.go(place)
@@ -341,6 +358,10 @@ class KernelStates:
                 self._requests.request(request.operation, Msg.UPDSA, request.payload)
             elif answer.code:
                 raise KernelRefused(request.operation, answer.code)
+
+    def _misfits(self, outbound: SaId, path: Path) -> bool:
+        state = self.state(outbound.destination, outbound.spi, mark=outbound.mark)
+        return outbound.spi in self._kept or (state is not None and not fits(state, path, out=True))
 
     def _refit(self, ident: SaId, path: Path, *, out: bool, sent: int | None = None) -> list[Request]:
         """What installs a state anew; nothing where there is none, or it is as the path has it."""
