@@ -103,17 +103,16 @@ class Steps:
         return Step(policy, reqid, payload, tuple(ends))
 
     def cover(self, policy: MirroredPolicy, reqid: int) -> Policy:
-        """A policy of our own that lets through what this one does, for the moment in which charon takes it out.
+        """A policy of our own that lets in what this one lets in, for the moment in which charon takes it out.
 
         charon follows a move by removing its policies and installing them anew (child_sa.c, update); what comes out of
-        the tunnel meanwhile would be dropped, and what is to go in is, by a policy for that. The cover has the same
-        selector but for a field that the kernel keeps and does not look at, so that neither takes the place of the
-        other. It comes behind charon's, and before it on the way out. It ends by itself.
-        On a terminal there must be none on the way out: charon removes and adds the outbound state as well, and a
-        packet that found none would have the kernel put a larval one in its place. A gateway's it does not find.
+        the tunnel meanwhile would be dropped. The cover has the same selector but for a field that the kernel keeps and
+        does not look at, so that neither takes the place of the other, and comes behind charon's. It ends by itself.
+        On the way out there is none, and what goes in meanwhile is dropped by a policy of charon's: charon removes and
+        adds states as well, a rekey does, and a packet that found no state would have the kernel put a larval one in
+        their place, as the policy names the SPI. MIGRATE, too, would find a cover that comes before charon's policy.
         """
-        out = policy.direction == _OUT
-        new = self._new[out]
+        new = self._new[False]
         templates = tuple(
             replace(template, source=source, destination=destination)
             for template, place in zip(policy.policy.templates, policy.ends, strict=True)
@@ -122,7 +121,7 @@ class Steps:
         return replace(
             policy.policy,
             selector=replace(policy.policy.selector, user=COVER_USER),
-            priority=policy.policy.priority + (-1 if out else 1),
+            priority=policy.policy.priority + 1,
             index=0,
             limits=Limits(hard_add_s=COVER_S),
             current=Current(),

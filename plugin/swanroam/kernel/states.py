@@ -193,7 +193,7 @@ class KernelStates:
         plan = Steps(path, path)
         reqids = _reqids(children)
         every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
-        covers = [plan.cover(*one) for one in every if self._covered(one[0])]
+        covers = [plan.cover(*one) for one in every if one[0].direction != Direction.OUT]
         self._perform((), (), path, _Covers(tuple(reqids), covers))
         for ident in self._inbound(children, path.local.address):
             state = self.state(ident.destination, ident.spi, mark=ident.mark)
@@ -224,8 +224,7 @@ class KernelStates:
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         stopped = self._silence(children, old, new) if first else []
-        # What an earlier cover leads to the old address would find no state there.
-        failure = self._perform([plan.step(*one) for one in first], stopped, new, _Covers(tuple(reqids), ()))
+        failure = self._perform([plan.step(*one) for one in first], stopped, new)
         if failure:
             return failure
         covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
@@ -269,7 +268,7 @@ class KernelStates:
         reqids = _reqids(children)
         for reqid in reqids:
             policies = self._mirror.of_reqid(reqid)
-            covers += [plan.cover(policy, reqid) for policy in policies if self._covered(policy)]
+            covers += [plan.cover(policy, reqid) for policy in policies if policy.direction != Direction.OUT]
             carrier = max(
                 (policy for policy in policies if policy.direction != Direction.OUT),
                 key=lambda policy: (not plan.done(policy, reqid), policy.direction == self._last),
@@ -287,9 +286,6 @@ class KernelStates:
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
         return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
-
-    def _covered(self, policy: MirroredPolicy) -> bool:
-        return policy.direction != Direction.OUT or self._last == Direction.IN
 
     def _perform(
         self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
