@@ -187,6 +187,8 @@ class Core:
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
                 effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
+                if began.lingering:
+                    effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
                 if event.complete and not self._followed(began):
                     # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
                     effects += self._following.begin(began, watching.inform(began, sas[0].path))

@@ -107,10 +107,11 @@ class KeptAddresses:
         if kept.version != 4:
             raise KernelRefused(f"keep {kept}", errno.EAFNOSUPPORT)
         before = self._kept.get(key)
-        self._add(kept)
         self._kept[key] = _Kept(kept, actual, remote)
         try:
+            # Rules first: what left before they are there would be taken for another host by a NAT.
             self._load()
+            self._add(kept)
         except KernelRefused:
             self._kept.pop(key)
             if before:
