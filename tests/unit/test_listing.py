@@ -156,8 +156,8 @@ def test_a_rekey_has_both_ike_sas_looked_at() -> None:
         del desk.charon.sas[1]
         desk.lister.heard(event(EventKind.IKE_REKEY, TWO, ONE))
         await until(lambda: len(desk.events) == 3)
-        ended, listed = desk.events[1:]
-        assert isinstance(ended, IkeSaEnded)
+        listed, ended = desk.events[1:]
+        assert isinstance(ended, IkeSaEnded), "the tunnel goes on with the new one before the old one ends"
         assert ended.unique_id == 1
         assert isinstance(listed, IkeSasListed)
         assert listed.sas == (TWO,)

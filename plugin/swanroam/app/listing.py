@@ -99,7 +99,8 @@ class Lister:
             try:
                 if everything:
                     await self._list_all()
-                for unique_id in () if everything else sorted(some):
+                # The newest first: where one took over from another, the tunnel is known to go on before that one ends.
+                for unique_id in () if everything else sorted(some, reverse=True):
                     await self._list_one(unique_id)
             except CharonError as error:
                 log.debug("listing IKE_SAs failed: %s", error)
