@@ -152,9 +152,7 @@ def _kernel_agrees(end: End, view: View, sa: IkeSa, expect: Expect) -> None:
 
 def _charon_agrees(view: View, sa: IkeSa, expect: Expect, *, followed: bool) -> None:
     expect(f"{view.where}: charon's local host", sa.local, view.local)
-    if followed or view.where == "terminal":
-        # Behind a NAT that it does not know of a gateway's charon stays where it was; its IKE is carried.
-        expect(f"{view.where}: charon's remote host", sa.remote, view.remote)
+    expect(f"{view.where}: charon's remote host", sa.remote, view.remote)
     if followed:
         expected = [view.ports is not None] * len(sa.children)
         expect(f"{view.where}: charon's word on encapsulation", [child.encap for child in sa.children], expected)

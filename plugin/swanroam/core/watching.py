@@ -28,11 +28,8 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     """Have charon, which has the tunnel at `old`, follow to the present path.
 
     Of a tunnel that it set up in UDP it would lose the ports (XFRMA_KMADDRESS has none); a gateway's follows by itself
-    when it hears of the new path from the kernel. Behind a NAT that it does not know of a gateway's is left where it
-    is: its messages are carried to wherever the terminal is, and following would stop the data for a moment.
+    when it hears of the new path from the kernel.
     """
-    if tunnel.role is Role.GATEWAY and tunnel.carries_ike:
-        return ()
     if not tunnel.native:
         terminal = tunnel.role is Role.TERMINAL
         silent = tunnel.path.encap and terminal
