@@ -65,7 +65,7 @@ class Journey:
         """What everyone is to say of it now."""
         who = ("terminal",) if self.variant.alone else ("terminal", "gateway")
         if not self.in_udp:
-            return Wanted(swanroam=who, charon=False)
+            return Wanted(swanroam=who, charon=self.terminal.nat is None)
         away = self.terminal.outer != self.began_at
         return Wanted(swanroam=who, kept=self.began_at if away else None)
 
