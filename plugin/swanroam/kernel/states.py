@@ -341,9 +341,14 @@ class KernelStates:
             # One that is as it should be goes on sending, unless it was stopped for charon's sake.
             ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
             stopped, _ = self._sequences.stop(ids)
+            stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
+            if self._encapsulate(children, stopped, new):
+                for one in stopped:
+                    self._kept.pop(one.ae.id.spi, None)
+                continue
             for one in stopped:
-                last = self._kept.pop(one.ae.id.spi, one)
-                requests += self._refit(one.ae.id, new, out=True, sent=last.sent) or last.go(place)
+                self._kept.pop(one.ae.id.spi, None)
+                requests += self._refit(one.ae.id, new, out=True, sent=one.sent) or one.go(place)
         for place in dict.fromkeys((new.local.address, old.local.address)):
             for ident in self._inbound(children, place):
                 requests += self._refit(ident, new, out=False)
@@ -354,6 +359,19 @@ class KernelStates:
                 self._requests.request(request.operation, Msg.UPDSA, request.payload)
             elif answer.code:
                 raise KernelRefused(request.operation, answer.code)
+
+    def _encapsulate(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
+        """Have outbound states go in UDP where they are, without a moment in which there is none; whether that worked.
+
+        MIGRATE does that for one state of each policy, where only the encapsulation differs.
+        """
+        ends = path.addresses
+        alone = len(stopped) == 1 and len({child.spi_out for child in children}) == 1
+        if not path.encap or not alone or (stopped[0].ae.source, stopped[0].ae.id.destination) != ends:
+            return False
+        plan, reqid = Steps(path, path), children[0].reqid
+        steps = [plan.step(p, reqid) for p in self._mirror.of_reqid(reqid) if p.direction == Direction.OUT]
+        return bool(steps) and self._perform(steps, stopped, path) is None
 
     def _misfits(self, outbound: SaId, path: Path) -> bool:
         state = self.state(outbound.destination, outbound.spi, mark=outbound.mark)
