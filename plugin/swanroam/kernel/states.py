@@ -17,6 +17,7 @@ from swanroam.kernel.transactions import Request, Transactions
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
+from swanroam.wire.xfrm.aevents import AeState
 from swanroam.wire.xfrm.events import XfrmEvent, decode_event
 from swanroam.wire.xfrm.policies import Policy, PolicyId
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
@@ -140,7 +141,7 @@ class KernelStates:
         self._pump()
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
-            self._make_room(children, new)
+            self._make_room(self._outbound(children, new.remote.address))
             self._load()
             failure = self._move(children, old, new)
         if failure:
@@ -158,7 +159,7 @@ class KernelStates:
         """
         self._pump()
         if silent:
-            stopped, _ = self._sequences.stop(self._outbound(children, new.remote.address))
+            stopped, _ = self._stop(self._outbound(children, new.remote.address))
             self._kept |= {one.ae.id.spi: one for one in stopped if one.ae.id.spi not in self._kept}
         failure = self._inform(children, old, new)
         if failure and failure.code in STALE:
@@ -235,14 +236,24 @@ class KernelStates:
             self._align(children, old, new)
         return failure
 
-    def _make_room(self, children: Iterable[ChildSa], new: Path) -> None:
+    def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
+        """As Sequences.stop, where a larval state may be in front of one that is to be stopped (EINVAL)."""
+        try:
+            return self._sequences.stop(ids, beside)
+        except KernelRefused as refused:
+            if refused.code != errno.EINVAL:
+                raise
+        self._make_room(ids)
+        return self._sequences.stop(ids, beside)
+
+    def _make_room(self, outbound: Iterable[SaId]) -> None:
         """Remove larval states that would be in the way of outbound ones.
 
         A packet that looked the policy up before a move, and for its state after it, makes the kernel put one in the
         place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). It stays for
         minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
-        for ident in self._outbound(children, new.remote.address):
+        for ident in outbound:
             there = self.state(ident.destination, ident.spi, mark=ident.mark)
             if there is not None and there.aead is None and there.crypt is None and there.auth is None:
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
@@ -326,7 +337,7 @@ class KernelStates:
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
         beside = self._outbound(children, new.remote.address) if old.remote.address != new.remote.address else []
-        stopped, there = self._sequences.stop(self._outbound(children, old.remote.address), beside)
+        stopped, there = self._stop(self._outbound(children, old.remote.address), beside)
         taken = {ae.id.spi for ae in there} & {one.ae.id.spi for one in stopped}
         if taken:
             # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
@@ -340,7 +351,7 @@ class KernelStates:
         for place in dict.fromkeys((new.remote.address, old.remote.address)):
             # One that is as it should be goes on sending, unless it was stopped for charon's sake.
             ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
-            stopped, _ = self._sequences.stop(ids)
+            stopped, _ = self._stop(ids)
             stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
             if self._encapsulate(children, stopped, new):
                 for one in stopped:
