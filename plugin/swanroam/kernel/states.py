@@ -353,12 +353,14 @@ class KernelStates:
             ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
             stopped, _ = self._stop(ids)
             stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
-            if self._encapsulate(children, stopped, new):
-                for one in stopped:
-                    self._kept.pop(one.ae.id.spi, None)
-                continue
             for one in stopped:
                 self._kept.pop(one.ae.id.spi, None)
+            if self._is_lone(children, stopped, new):
+                if self._encapsulate(children[0].reqid, stopped, new):
+                    continue
+                # Refused, it goes on sending as it was: its last number is another by now.
+                stopped, _ = self._stop(ids)
+            for one in stopped:
                 requests += self._refit(one.ae.id, new, out=True, sent=one.sent) or one.go(place)
         for place in dict.fromkeys((new.local.address, old.local.address)):
             for ident in self._inbound(children, place):
@@ -371,18 +373,20 @@ class KernelStates:
             elif answer.code:
                 raise KernelRefused(request.operation, answer.code)
 
-    def _encapsulate(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
-        """Have outbound states go in UDP where they are, without a moment in which there is none; whether that worked.
-
-        MIGRATE does that for one state of each policy, where only the encapsulation differs.
-        """
-        ends = path.addresses
-        alone = len(stopped) == 1 and len({child.spi_out for child in children}) == 1
-        if not path.encap or not alone or (stopped[0].ae.source, stopped[0].ae.id.destination) != ends:
+    def _is_lone(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
+        """Whether MIGRATE reaches the state: there is one for the policy, and only the encapsulation differs."""
+        if not path.encap or len(stopped) != 1 or len({child.spi_out for child in children}) != 1:
             return False
-        plan, reqid = Steps(path, path), children[0].reqid
+        return (stopped[0].ae.source, stopped[0].ae.id.destination) == path.addresses
+
+    def _encapsulate(self, reqid: int, stopped: Sequence[Stopped], path: Path) -> bool:
+        """Have a lone outbound state go in UDP where it is, without a moment in which there is none, and send.
+
+        False where the kernel refuses: then it sends as it was.
+        """
+        plan = Steps(path, path)
         steps = [plan.step(p, reqid) for p in self._mirror.of_reqid(reqid) if p.direction == Direction.OUT]
-        return bool(steps) and self._perform(steps, stopped, path) is None
+        return self._perform(steps, stopped, path) is None and bool(steps)
 
     def _misfits(self, outbound: SaId, path: Path) -> bool:
         state = self.state(outbound.destination, outbound.spi, mark=outbound.mark)
