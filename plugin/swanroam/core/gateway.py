@@ -15,11 +15,10 @@ from swanroam.core.flights import Flight
 from swanroam.core.guard import judge, must_wait
 from swanroam.core.inner import message_addresses
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
-from swanroam.core.watching import inform, watch
+from swanroam.core.watching import inform, move, watch
 from swanroam.model.effects import (
     Effect,
     GiveVerdict,
-    MoveStates,
     PacketRejected,
     Persist,
     SendMessage,
@@ -89,7 +88,7 @@ def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified, allow: 
     if held.port is not None:
         new = Path(Endpoint(own, encapsulation.NATT_PORT), Endpoint(held.source, held.port), encap=True)
     tunnel = replace(tunnel, highest={**tunnel.highest, held.spi: event.sequence})
-    return tunnel, (_move(tunnel, new, Trigger.PACKET),)
+    return tunnel, (move(tunnel, new, Trigger.PACKET),)
 
 
 def on_move_finished(
@@ -155,7 +154,7 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress, a
         if must_wait(tunnel, back.remote.address, at_s):
             # Its packets are held again, and the guard has the word.
             return tunnel, (watch(tunnel),)
-        return tunnel, (_move(tunnel, back, Trigger.UPDATE),)
+        return tunnel, (move(tunnel, back, Trigger.UPDATE),)
     if update.natd is not None:
         nat = natd.judge(tunnel.sas, update.natd, tunnel.path.local, tunnel.path.remote)
     else:
@@ -201,7 +200,7 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
     if back is None or back == tunnel.path:
         tunnel = advance(tunnel, Signal.RETURNED)
         return tunnel, (watch(tunnel), told)
-    return tunnel, (told, _move(tunnel, back, Trigger.REVERT))
+    return tunnel, (told, move(tunnel, back, Trigger.REVERT))
 
 
 def on_leaving_timer(tunnel: Tunnel) -> Step:
@@ -224,10 +223,6 @@ def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
 def _ack(tunnel: Tunnel) -> UpdateAck:
     discovery = natd.payloads(tunnel.sas[0], tunnel.path.local, tunnel.path.remote)
     return UpdateAck(sequence=tunnel.update_sequence, observed=tunnel.path.remote, natd=discovery)
-
-
-def _move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
-    return MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=trigger)
 
 
 def _challenge(tunnel: Tunnel, port: int) -> Step:

@@ -18,7 +18,6 @@ from swanroam.model.effects import (
     DropAddress,
     Effect,
     KeepAddress,
-    MoveStates,
     PacketRejected,
     Persist,
     Reestablish,
@@ -31,7 +30,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import MoveFinished, MoveRefused, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import Endpoint, IPAddress, Path, Repository
+from swanroam.model.path import Endpoint, IPAddress, Repository
 from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
@@ -84,7 +83,7 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
         old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
-    return tunnel, (_move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
+    return tunnel, (watching.move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
@@ -96,7 +95,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         return tunnel, (
             *told,
             watching.watch(tunnel),
-            _move(tunnel, encapsulation.in_udp(tunnel, event.new.local.address), Trigger.NAT),
+            watching.move(tunnel, encapsulation.in_udp(tunnel, event.new.local.address), Trigger.NAT),
         )
     path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
@@ -158,12 +157,12 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
             return _tell(tunnel, port)
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
-            return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
+            return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
         if acknowledged and not encapsulation.way(tunnel, source).encap:
             # A gateway that was restarted and forgot the agreement holds nothing, and its states take no UDP: without
             # it one more is sent, that it can hear, and then in UDP again.
             plain = encapsulation.plain(source, tunnel.path.remote.address)
-            return tunnel, (_move(tunnel, plain, Trigger.NAT),)
+            return tunnel, (watching.move(tunnel, plain, Trigger.NAT),)
         return _tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()
@@ -193,7 +192,7 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
     if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
-        return tunnel, (_move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
+        return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
     tunnel, informed = inform(advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED))
     return tunnel, (StopTimer(TimerId(tunnel.key, TimerKind.UPDATE)), *informed, Persist(tunnel.key))
 
@@ -211,10 +210,6 @@ def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer:
     """Prove that this terminal is where the gateway now sends to."""
     answer = PathResponse(nonce=challenge.nonce)
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
-
-
-def _move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
-    return MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=trigger)
 
 
 def _tell(tunnel: Tunnel, port: int) -> Step:

@@ -1,11 +1,11 @@
-"""What packet filter and charon have to know of a tunnel; the same for every decision that changes it."""
+"""What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
 from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import Effect, HoldInner, InformCharon, RemindCharon, Watch
+from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
 from swanroam.model.path import Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["inform", "watch"]
+__all__ = ["inform", "move", "watch"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -38,3 +38,8 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()
+
+
+def move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
+    """Move all CHILD_SAs of a tunnel from where it is."""
+    return MoveStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, new=new, trigger=trigger)
