@@ -15,12 +15,9 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from swanroam.core.tunnel import Tunnel
-from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.path import IKE_PORT, NATT_PORT, Endpoint, IPAddress, Path
 
-__all__ = ["IKE_PORT", "NATT_PORT", "in_udp", "plain", "translated_surely", "way"]
-
-IKE_PORT: Final = 500
-NATT_PORT: Final = 4500
+__all__ = ["in_udp", "plain", "translated_surely", "way"]
 
 PRIVATE: Final = tuple(
     map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))

@@ -38,7 +38,7 @@ from swanroam.model.events import (
     TimerKind,
 )
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import Endpoint, IPAddress, IPNetwork, Path
+from swanroam.model.path import NATT_PORT, Endpoint, IPAddress, IPNetwork, Path
 from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
@@ -86,7 +86,7 @@ def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified, allow: 
     own = tunnel.path.local.address
     new = encapsulation.plain(own, held.source)
     if held.port is not None:
-        new = Path(Endpoint(own, encapsulation.NATT_PORT), Endpoint(held.source, held.port), encap=True)
+        new = Path(Endpoint(own, NATT_PORT), Endpoint(held.source, held.port), encap=True)
     tunnel = replace(tunnel, highest={**tunnel.highest, held.spi: event.sequence})
     return tunnel, (move(tunnel, new, Trigger.PACKET),)
 
@@ -213,10 +213,10 @@ def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
     """The path at this address that the tunnel has just left, if it has."""
     own = tunnel.path.local.address
     for origin in tunnel.leaving:
-        if origin == claimed.address and claimed.port != encapsulation.NATT_PORT:
+        if origin == claimed.address and claimed.port != NATT_PORT:
             return encapsulation.plain(own, claimed.address)
         if origin == claimed:
-            return Path(Endpoint(own, encapsulation.NATT_PORT), claimed, encap=True)
+            return Path(Endpoint(own, NATT_PORT), claimed, encap=True)
     return None
 
 

@@ -14,7 +14,7 @@ from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
-from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
 from swanroam.wire.xfrm.aevents import AeState
@@ -28,7 +28,6 @@ __all__ = ["KernelStates"]
 log = logging.getLogger(__name__)
 
 NETLINK_XFRM: Final = 6
-IKE_PORT: Final = 500
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
 

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 __all__ = [
+    "IKE_PORT",
+    "NATT_PORT",
     "Candidate",
     "Endpoint",
     "IPAddress",
@@ -14,6 +17,10 @@ __all__ = [
     "Repository",
     "Route",
 ]
+
+IKE_PORT: Final = 500
+NATT_PORT: Final = 4500
+"""Where ESP in UDP, and IKE with it, arrives (RFC 3948 section 2.1)."""
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network

@@ -20,6 +20,7 @@ unknown source, and in-tunnel messages, reach the daemon.
 
 from typing import Final
 
+from swanroam.model.path import NATT_PORT
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
@@ -28,7 +29,6 @@ __all__ = [
     "DUMMIES",
     "FLOODS",
     "IMPOSSIBLE",
-    "NATT_PORT",
     "SMUGGLED",
     "STRANGERS",
     "UNPROVEN",
@@ -55,9 +55,6 @@ SMUGGLED: Final = "smuggled"
 COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT, SMUGGLED)
 HOLDING: Final = (FLOODS, IMPOSSIBLE, UNPROVEN)
 """Those of the gateway only."""
-
-NATT_PORT: Final = 4500
-"""Where ESP in UDP arrives (RFC 3948 section 2.1)."""
 
 # Before connection tracking (-200), so that what is consumed here leaves no trace there.
 PRIORITY: Final = "raw"
