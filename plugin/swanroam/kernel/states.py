@@ -224,9 +224,14 @@ class KernelStates:
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         stopped = self._silence(children, old, new) if first else []
-        failure = self._perform([plan.step(*one) for one in first], stopped, new)
+        # What is to leave UDP sends nothing in it from the new address: it goes on when it is installed anew below.
+        silent = stopped if old.encap and not new.encap else []
+        failure = self._perform([plan.step(*one) for one in first], [] if silent else stopped, new)
         if failure:
+            places = old.remote.address, new.remote.address
+            self._transactions.transact([go for one in silent for go in one.go(*places)])
             return failure
+        self._kept |= {one.ae.id.spi: one for one in silent}
         covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
         rest = [plan.step(*one) for one in left if one not in first]
         failure = self._perform(rest, (), new, _Covers(tuple(reqids), covers))
