@@ -235,6 +235,9 @@ class KernelStates:
         covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
         rest = [plan.step(*one) for one in left if one not in first]
         failure = self._perform(rest, (), new, _Covers(tuple(reqids), covers))
+        if failure:
+            for one in silent:
+                self._transactions.transact(self._kept.pop(one.ae.id.spi).go(new.remote.address))
         unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
         if not failure and unreached:
             self._align(children, old, new)
