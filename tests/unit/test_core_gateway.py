@@ -1,12 +1,15 @@
 """The gateway: held packets, whom it follows, and whether the terminal is there."""
 
+from dataclasses import replace
+from ipaddress import ip_network
+
 import pytest
 
 from swanroam.core import natd
 from swanroam.core.distrust import FIRST_S
 from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.gateway import CHALLENGE_DELAYS_S, LEAVING_S
-from swanroam.core.settings import Agreement
+from swanroam.core.settings import Agreement, TunnelSettings
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     Effect,
@@ -171,6 +174,18 @@ def test_a_terminal_that_comes_back_at_once_is_followed_by_its_update_and_challe
     assert told[0] == acknowledged(2, AT_A)
     assert isinstance(told[1], PathChallenge)
     assert messages(desk.message(back)) == [acknowledged(2, AT_A)]
+
+
+def test_a_terminal_that_comes_back_at_once_to_where_it_is_not_allowed_is_held_and_refused() -> None:
+    desk = negotiated(Role.GATEWAY)
+    follow(desk, B, 10, 1)
+    there = TunnelSettings(allow=(ip_network(f"{B}/32"),))
+    desk.core.reconfigure(replace(desk.core.settings, tunnels={KEY.name: there}))
+    (watch,) = desk.message(Update(sequence=2, claimed=AT_A.remote))
+    assert one(Watch, (watch,)).leaving == (), "its packets are held again"
+    desk.held(A, packet_id=2)
+    assert reasons(desk.verified(packet_id=2, sequence=11)) == [Reason.SOURCE_NOT_ALLOWED]
+    assert desk.tunnel.path == AT_B
 
 
 def test_an_update_that_claims_an_address_that_the_tunnel_never_had_moves_nothing() -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from swanroam.core import encapsulation, natd
 from swanroam.core.distrust import after_failure, without
 from swanroam.core.flights import Flight
-from swanroam.core.guard import judge, must_wait
+from swanroam.core.guard import judge, may_return
 from swanroam.core.inner import message_addresses
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.core.watching import inform, move, watch
@@ -140,7 +140,14 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight) -> Step:
     return tunnel, (told,) if flight.packet_id is None else (GiveVerdict(packet_id=flight.packet_id), told)
 
 
-def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress, at_s: float) -> Step:
+def on_update(
+    tunnel: Tunnel,
+    update: Update,
+    own: IPAddress,
+    peer: IPAddress,
+    at_s: float,
+    allow: Collection[IPNetwork] = (),
+) -> Step:
     """Acknowledge with the address that the packets came from. What the terminal claims only tells of a NAT."""
     if update.sequence < tunnel.update_sequence:
         return tunnel, ()
@@ -151,7 +158,7 @@ def on_update(tunnel: Tunnel, update: Update, own: IPAddress, peer: IPAddress, a
         # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
         # path, where the terminal itself says that it has left it.
         tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
-        if must_wait(tunnel, back.remote.address, at_s):
+        if not may_return(tunnel, back.remote.address, at_s, allow):
             # Its packets are held again, and the guard has the word.
             return tunnel, (watch(tunnel),)
         return tunnel, (move(tunnel, back, Trigger.UPDATE),)

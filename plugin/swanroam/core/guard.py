@@ -30,7 +30,7 @@ from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.events import PacketVerified, Reason
 from swanroam.model.path import IPAddress, IPNetwork
 
-__all__ = ["CHECKS", "Candidate", "judge", "must_wait"]
+__all__ = ["CHECKS", "Candidate", "judge", "may_return"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,13 @@ def judge(
     return next((reason for reason, applies in CHECKS if applies(candidate)), None)
 
 
-def must_wait(tunnel: Tunnel, source: IPAddress, at_s: float) -> bool:
-    """Whether it is too early for this source, whatever comes from there: not validated lately, or flapping."""
+def may_return(tunnel: Tunnel, source: IPAddress, at_s: float, allow: Collection[IPNetwork] = ()) -> bool:
+    """Whether the terminal's word is enough for a tunnel to go back to a source that it has just left."""
+    return may_be_outer(tunnel, source, allow) and not _must_wait(tunnel, source, at_s)
+
+
+def _must_wait(tunnel: Tunnel, source: IPAddress, at_s: float) -> bool:
+    # It is too early for this source, whatever comes from there: not validated lately, or flapping.
     if distrusts(tunnel.distrusted, source, at_s):
         return True
     back = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
@@ -89,7 +94,7 @@ def _distrusted(candidate: Candidate) -> bool:
 
 
 def _flapping(candidate: Candidate) -> bool:
-    return must_wait(candidate.tunnel, candidate.source, candidate.packet.at_s)
+    return _must_wait(candidate.tunnel, candidate.source, candidate.packet.at_s)
 
 
 CHECKS: Final[tuple[tuple[Reason, Callable[[Candidate], bool]], ...]] = (

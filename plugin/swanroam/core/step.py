@@ -416,7 +416,8 @@ class Core:
             case Update() if tunnel.key in self._flights:
                 return tunnel, ()  # sent again, to be judged by what is true then
             case Update() as update if not terminal_role and tunnel.capability.allows_moves:
-                return gateway.on_update(tunnel, update, own, peer, event.at_s)
+                allow = self.settings.of(tunnel.key.name).allow
+                return gateway.on_update(tunnel, update, own, peer, event.at_s, allow)
             case Update() if not terminal_role:
                 return capability.on_unagreed_update(tunnel, self.settings)
             case PathResponse() as response if not terminal_role:
