@@ -31,6 +31,7 @@ __all__ = [
 RTT_MS = 20.0
 SLACK_MS = 40.0
 SHARE_OF_MOBIKE = 0.4
+SETTLED_PACKETS = 100
 
 measured: "list[Figures]" = []
 """What this run measured so far; the end of the run prints it."""
@@ -67,6 +68,8 @@ def move_once(world: World, terminal: Terminal, capture: Capture) -> MovedStream
     """Move a terminal under streams of a packet each 10 ms in both directions, until both flow again."""
     before = terminal.sa.identity
     with world.both_ways(terminal) as (up, down):
+        # Whatever the move before set off is over: nobody roams twice in a second.
+        down.flows(packets=SETTLED_PACKETS)
         move = terminal.move()
         down.flows(move.usable_ns, packets=10, deadline_s=90)
         up.flows(move.usable_ns, packets=10, deadline_s=90)

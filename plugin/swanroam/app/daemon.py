@@ -242,6 +242,7 @@ class Daemon:
     def _on_routes(self) -> None:
         if self._routes is not None and (repository := self._routes.process()) is not None:
             self._on_repository(repository)
+            self._loop.call_soon(self._on_routes)
 
     def _on_repository(self, repository: Repository) -> None:
         """Add what configuration and hooks prefer, once for each address as it is, and let the core decide."""

@@ -14,6 +14,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,12 +24,16 @@ from typing import Final, Protocol
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.repository import Tables
+from swanroam.kernel.socketfilter import ALL as WHOLE
+from swanroam.kernel.socketfilter import JUMP_IF_ANY, JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, RETURN, attach
 from swanroam.model.path import Repository
 from swanroam.wire.netlink import NLMSG_DONE, NLMSG_ERROR, Flag, NetlinkMessage, pack_message, unpack_messages
 from swanroam.wire.rtnetlink import (
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
+    RTM_NEWROUTE,
     TABLES,
     Change,
     decode_change,
@@ -50,6 +55,27 @@ RECEIVE_BUFFER: Final = 1 << 21
 BATCH: Final = 1000
 """Datagrams that one call of process() takes, so that a flood of events cannot hold the event loop for long."""
 ANSWER_S: Final = 5.0
+
+
+def _in_host_order(number: int) -> int:
+    # What BPF, which reads network byte order, makes of a number that the kernel wrote as it is.
+    return int.from_bytes(struct.pack("=H", number))
+
+
+FILTER: Final = (
+    (LOAD_HALF, 0, 0, 4),  # nlmsghdr.type
+    (JUMP_IF_EQUAL, 1, 0, _in_host_order(RTM_NEWROUTE)),
+    (JUMP_IF_EQUAL, 0, 5, _in_host_order(RTM_DELROUTE)),
+    (LOAD_HALF, 0, 0, 6),  # nlmsghdr.flags
+    (JUMP_IF_ANY, 3, 0, _in_host_order(Flag.MULTI)),
+    (LOAD_BYTE, 0, 0, 20),  # rtmsg.table
+    (JUMP_IF_EQUAL, 1, 0, TABLES[0]),
+    (JUMP_IF_EQUAL, 0, 1, TABLES[1]),
+    (RETURN, 0, 0, WHOLE),
+    (RETURN, 0, 0, 0),
+)
+"""Events about routes of other tables are not taken: with each address that comes or goes there are several of the
+local table. The answers to a dump come many in a datagram and are taken as they are."""
 
 
 class RouteSocket(Protocol):
@@ -87,6 +113,7 @@ class _KernelSocket:
             self._socket.bind((0, 0))
             for group in GROUPS:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+            attach(self._socket, FILTER)
         except OSError:
             self._socket.close()
             raise
@@ -162,6 +189,7 @@ class RouteSource:
         self._sequence = 0
         self._tables = Tables()
         self._dump: _Dump | None = None
+        self._doubtful = False
         self._repository: Repository | None = None
         self.resyncs = 0
         """Dumps of everything because events were lost or unreadable."""
@@ -194,17 +222,21 @@ class RouteSource:
         return self._repository
 
     def process(self) -> Repository | None:
-        """Take in what the kernel told; the new repository, or None when nothing in it changed. Never raises."""
-        doubtful = self._drain()
+        """Take in what the kernel told; the new repository, or None when nothing in it changed. Never raises.
+
+        To be called until it returns None: only then it asks for what the events did not tell, which can wait.
+        """
+        self._doubtful |= self._drain()
         now = self._tables.repository()
-        if doubtful and self._dump:
+        if now != self._repository:
+            self._repository = now
+            return now
+        if self._doubtful and self._dump:
             self._dump.again = True
-        elif doubtful or (self._dump and self._clock() - self._dump.began_s > ANSWER_S):
+        elif self._doubtful or (self._dump and self._clock() - self._dump.began_s > ANSWER_S):
             self._begin(complete=self._dump is not None and self._dump.complete)
-        if now == self._repository:
-            return None
-        self._repository = now
-        return now
+        self._doubtful = False
+        return None
 
     def _drain(self) -> bool:
         """Take in all that is there; whether routes may have gone without a word."""

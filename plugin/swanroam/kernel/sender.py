@@ -6,7 +6,6 @@ addresses of this machine (IP_TRANSPARENT), and routing and policies see the sou
 packet in clear text must never be taken for one.
 """
 
-import ctypes
 import errno
 import socket
 import struct
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from swanroam.errors import KernelRefused
+from swanroam.kernel.socketfilter import RETURN, attach
 from swanroam.model.path import IPAddress
 from swanroam.wire.inner import dummy
 
@@ -22,8 +22,7 @@ __all__ = ["TunnelSender"]
 IP_PKTINFO: Final = 8
 IPV6_PKTINFO: Final = 50
 IPV6_TRANSPARENT: Final = 75
-SO_ATTACH_FILTER: Final = 26
-BPF_RET: Final = 0x06
+NOTHING: Final = ((RETURN, 0, 0, 0),)
 
 
 class TunnelSender:
@@ -74,7 +73,7 @@ class TunnelSender:
         self._icmp[version] = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, icmp)
         for opened in (udp, self._icmp[version]):
             opened.setblocking(False)
-            _receive_nothing(opened)
+            attach(opened, NOTHING)
             if version == 4:
                 opened.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
             else:
@@ -98,9 +97,3 @@ class TunnelSender:
             sockets[source.version].sendmsg([payload], [control], 0, (str(destination), port))
         except OSError as error:
             raise KernelRefused(operation, error.errno or errno.EIO) from error
-
-
-def _receive_nothing(opened: socket.socket) -> None:
-    """Attach a socket filter that takes no packet (include/uapi/linux/filter.h: sock_filter, sock_fprog)."""
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RET, 0, 0, 0), 8)
-    opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))

@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from socket import AF_INET, AF_INET6
 from typing import Final
@@ -102,6 +103,8 @@ RTA_MULTIPATH: Final = 9
 RTA_TABLE: Final = 15
 RTA_VIA: Final = 18
 RTN_UNICAST: Final = 1
+REMEMBERED: Final = 256
+"""Addresses and networks that are made once: a move tells of the same few again and again."""
 RTM_F_CLONED: Final = 0x200
 
 
@@ -178,9 +181,13 @@ def address_fact(
     *, index: int, address: IPAddress, prefix_length: int, flags: int, scope: int, preferred_s: int
 ) -> AddressFact:
     """The fact about an address with these IFA_F flags, RT_SCOPE scope and preferred lifetime."""
-    special = address.is_link_local or address.is_loopback or address.is_multicast or address.is_unspecified
-    usable = not flags & UNUSABLE and preferred_s > 0 and scope < RT_SCOPE_LINK and not special
+    usable = not flags & UNUSABLE and preferred_s > 0 and scope < RT_SCOPE_LINK and not _special(address)
     return AddressFact(index=index, address=address, prefix_length=prefix_length, usable=usable)
+
+
+@lru_cache(REMEMBERED)
+def _special(address: IPAddress) -> bool:
+    return address.is_link_local or address.is_loopback or address.is_multicast or address.is_unspecified
 
 
 def route_request(family: int, table: int) -> bytes:
@@ -249,6 +256,7 @@ def _route(payload: bytes) -> RouteFact | None:
     )
 
 
+@lru_cache(REMEMBERED)
 def _network(family: int, raw: bytes | None, length: int) -> IPNetwork:
     bits = 32 if family == AF_INET else 128
     if length > bits:
@@ -284,6 +292,7 @@ def _gateway(family: int, attributes: dict[int, bytes]) -> IPAddress | None:
     return _ip(int.from_bytes(via[:2], sys.byteorder), via[2:], "RTA_VIA")
 
 
+@lru_cache(REMEMBERED)
 def _ip(family: int, raw: bytes, what: str) -> IPAddress:
     if family == AF_INET and len(raw) == 4:
         return IPv4Address(raw)
