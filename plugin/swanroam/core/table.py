@@ -84,7 +84,10 @@ class Table:
 
     def put(self, tunnel: Tunnel) -> None:
         """Insert a tunnel, or replace the one with its key."""
-        self._index(tunnel.key, self._tunnels.get(tunnel.key), tunnel)
+        known = self._tunnels.get(tunnel.key)
+        if known is None or known.sas is not tunnel.sas:
+            # All that a tunnel is found by is in its key and its IKE_SAs.
+            self._index(tunnel.key, known, tunnel)
         self._tunnels[tunnel.key] = tunnel
 
     def remove(self, key: TunnelKey) -> Tunnel | None:
