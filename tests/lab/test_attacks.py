@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from swanroam.model.messages import Feature, HelloAck, Refusal, Refuse, UpdateAck
+from swanroam.model.messages import Feature, HelloAck, PathResponse, Refusal, Refuse, UpdateAck
 from swanroam.model.path import Endpoint
 from swanroam.wire.control import encode
 from tests.lab.agreement import agrees
@@ -232,6 +232,25 @@ def test_a_terminal_cannot_speak_for_another_nor_move_with_its_inner_address(wor
     for terminal in (honest, liar):
         assert remote(world, terminal) == terminal.outer
     ATTACKS.append(("another terminal: claims an inner address", 1 + count, 0, "0", counted(before, rejections(world))))
+
+
+def test_a_terminal_that_floods_the_daemon_with_messages_is_read_within_limits(world: World) -> None:
+    honest, liar = world.terminals
+    before = rejections(world)
+    message = encode(PathResponse(nonce=bytes(16))).hex()
+    began_s, sent = time.monotonic(), 0
+    while time.monotonic() < began_s + 3.0:
+        liar.agent.do(
+            "say", source=liar.inner, source_port=MESSAGES, destination=SERVER, port=MESSAGES, payload=message
+        )
+        sent += 1
+    took_s = time.monotonic() - began_s
+    survives_a_move(world, honest)
+    after = rejections(world)
+    assert sent - (after["rate-limited"] - before.get("rate-limited", 0)) <= 128 + 64 * (took_s + 1)
+    assert after["rate-limited"] > before.get("rate-limited", 0)
+    survives_a_move(world, liar)
+    ATTACKS.append(("own tunnel: a flood of messages to the daemon", sent, 0, "0", counted(before, after)))
 
 
 def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_seconds(world: World) -> None:

@@ -285,14 +285,15 @@ def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str
         world.terminal.move()
 
 
-def test_ended_and_set_up_again_at_the_very_moment_of_a_move(world: World) -> None:
+@sides
+def test_ended_and_set_up_again_at_the_very_moment_of_a_move(world: World, side: str) -> None:
     terminal = world.terminal
-    with faulty(world, "terminated and initiated at the moment of a move") as fault:
-        fault.deadline_s = 30.0
+    with faulty(world, f"{side} terminates the tunnel at the moment of a move, initiated again") as fault:
         terminal.move()
-        terminal.charon.terminate()
+        end(world, side).charon.terminate()
+        eventually(lambda: not terminal.charon.sas() and not world.gateway.charon.sas(), "both ends let go")
         terminal.connect()
-        world.agreed(terminal)
+        fault.over()
 
 
 def test_a_link_that_goes_up_and_down(world: World) -> None:
