@@ -54,6 +54,7 @@ class World:
         self.folder.mkdir(mode=0o700)
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._cleanup.callback(self._delete_namespaces)
+        self._cleanup.callback(self.secrets.close)
         spaces = lay(self.topology, self.prefix)
 
         def own(host: Host) -> None:
@@ -82,6 +83,9 @@ class World:
         if self.topology.attacker:
             self.attacker = Host("attacker", spaces["attacker"], self.folder / "attacker")
             own(self.attacker)
+        for end in self.ends:
+            # Beside the folder, which is searched for these keys.
+            self.secrets.watch(end, STATE / f"{self.prefix}-{end.name}.keys")
 
     @property
     def terminal(self) -> Terminal:
