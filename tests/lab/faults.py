@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from tests.lab.agreement import Wanted, agrees
+from tests.lab.agreement import Wanted, differences
 from tests.lab.conditions import eventually
 from tests.lab.streams import Stream
 from tests.lab.tables import FAULTS
@@ -79,8 +79,14 @@ def agree(world: World) -> None:
     A terminal that three UPDATEs in a row got no answer to takes it for a NAT's doing, and is in UDP until its next
     move; where there is none charon does not know of it.
     """
-    encap = bool(world.terminal.swanroam.tunnel(world.terminal.inner)["encap"])
-    agrees(world, world.terminal, Wanted(encap=encap, charon=not encap))
+
+    def none() -> bool:
+        encap = bool(world.terminal.swanroam.tunnel(world.terminal.inner)["encap"])
+        wrong = differences(world, world.terminal, Wanted(encap=encap, charon=not encap))
+        assert not wrong, "; ".join(wrong)
+        return True
+
+    eventually(none, "both ends agree", every_s=0.2)
 
 
 def _first_arrival_s(stream: Stream, since_ns: int) -> float:

@@ -7,9 +7,11 @@ program that is shipped. Beside it, in `effects`, are the names of all effects t
 """
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from swanroam.app.cli_run import run
@@ -23,7 +25,10 @@ perform = Performer._perform
 def main() -> None:
     """Run the daemon again and again until it ends in another way than by the kill that was ordered."""
     order = Path(sys.argv[sys.argv.index("--config") + 1]).with_name("kill")
-    __import__("swanroam.app.daemon")
+    for module in ("swanroam.app.daemon", "swanroam.kernel.pyroute"):
+        importlib.import_module(module)
+    for hook in entry_points(group="swanroam"):
+        hook.load()
     child = 0
 
     def pass_on(number: int, _frame: object) -> None:
