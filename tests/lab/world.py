@@ -102,6 +102,10 @@ class World:
         """Gateway and terminals."""
         return [self.gateway, *self.terminals]
 
+    def end(self, side: str) -> End:
+        """The end of a tunnel by what it is: "terminal", the first of several, or "gateway"."""
+        return self.gateway if side == "gateway" else self.terminal
+
     @property
     def hosts(self) -> list[Host]:
         """All hosts."""
