@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 from tests.lab.agreement import Wanted, differences
 from tests.lab.conditions import eventually
@@ -17,6 +18,8 @@ RECOVERY_S = 5.0
 
 Belongings = dict[str, tuple[int, int, int, int]]
 """Of each end: numbers of states, policies, addresses and tables of the packet filter."""
+
+_usual: WeakKeyDictionary[World, Belongings] = WeakKeyDictionary()
 
 
 class Fault:
@@ -49,7 +52,8 @@ def faulty(world: World, name: str, *, tidy: bool = True) -> Iterator[Fault]:
 
     Not `tidy`: where charon is killed it leaves states behind that are not ours to remove.
     """
-    before, tunnel = belongings(world), world.terminal.sa.identity
+    # As it was before the first fault: the one before this may have failed and left something.
+    before, tunnel = _usual.setdefault(world, belongings(world)), world.terminal.sa.identity
     fault = Fault()
     with world.both_ways() as (up, down):
         yield fault
@@ -69,7 +73,9 @@ def faulty(world: World, name: str, *, tidy: bool = True) -> Iterator[Fault]:
         assert now == before, f"(states, policies, addresses, tables) are {now}, and were {before}"
         return True
 
-    if tidy:
+    if not tidy:
+        del _usual[world]
+    else:
         eventually(nothing_left, "nothing is left over", deadline_s=15, every_s=0.3)
 
 
