@@ -54,6 +54,8 @@ def faulty(world: World, name: str, *, tidy: bool = True) -> Iterator[Fault]:
     """
     # As it was before the first fault: the one before this may have failed and left something.
     before, tunnel = _usual.setdefault(world, belongings(world)), world.terminal.sa.identity
+    if not tidy:
+        del _usual[world]
     fault = Fault()
     with world.both_ways() as (up, down):
         yield fault
@@ -73,9 +75,7 @@ def faulty(world: World, name: str, *, tidy: bool = True) -> Iterator[Fault]:
         assert now == before, f"(states, policies, addresses, tables) are {now}, and were {before}"
         return True
 
-    if not tidy:
-        del _usual[world]
-    else:
+    if tidy:
         eventually(nothing_left, "nothing is left over", deadline_s=15, every_s=0.3)
 
 
