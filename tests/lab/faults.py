@@ -1,6 +1,7 @@
 """What stories of faults share: a fault ends, data flows both ways again, all agree, and nothing is left over."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
@@ -40,7 +41,10 @@ def belongings(world: World) -> Belongings:
 
 
 def _of(end: End) -> tuple[int, int, int, int]:
-    states = sum(line.startswith("src ") for line in end.show("ip xfrm state list nokeys").splitlines())
+    # Those without reqid are SPIs that charon took where the terminal was before a move: the kernel forgets them.
+    states = len(
+        re.findall(r"^src .*\n\s+proto esp .* reqid [1-9]", end.show("ip xfrm state list nokeys"), re.MULTILINE)
+    )
     policies = sum(line.startswith("src ") for line in end.show("ip xfrm policy").splitlines())
     addresses = end.show("ip -4 -oneline address").count("inet ")
     return states, policies, addresses, end.show("nft list tables").count("table ")

@@ -182,8 +182,8 @@ def test_the_disk_is_full_and_then_read_only(world: World) -> None:
                 (folder / "more").write_bytes(bytes(200_000))
             world.terminal.move()
         with faulty(world, "gateway: state disk read-only, daemon restarted"):
-            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
             gateway.swanroam.stop()
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
             world.terminal.move()
             gateway.swanroam.run()
             world.agreed(world.terminal)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import Ends, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
@@ -104,7 +104,8 @@ class KernelStates:
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(SPI, path) of the inbound ESP states among `spis`; this machine is the destination of each.
 
-        An SPI that two states have (with different destinations) comes twice, one that no state has does not come.
+        An SPI that two states have (with different destinations) comes twice, one that no state has does not come. One
+        that charon took before a move, for a CHILD_SA that it set up after it, is still taken at the old address.
         """
         wanted = frozenset(spis)
         if not wanted:
@@ -116,9 +117,15 @@ class KernelStates:
             except WireError:
                 self.ignored += 1
                 continue
-            if head.spi in wanted:
+            if head.spi in wanted and not head.larval:
                 found.append((head.spi, _path(head)))
         return tuple(found)
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""
+        self._pump()
+        policies = ((reqid, policy) for reqid in dict.fromkeys(reqids) for policy in self._mirror.of_reqid(reqid))
+        return tuple((reqid, policy.ends[0]) for reqid, policy in policies if policy.direction == Direction.OUT)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
         """Delete a state; False when there was none."""
@@ -157,6 +164,8 @@ class KernelStates:
         without encapsulation, and what went out like that would pull the tunnel out of UDP.
         """
         self._pump()
+        if old.remote != new.remote:
+            self._make_room(self._outbound(children, old.remote.address))
         if silent:
             stopped, _ = self._stop(self._outbound(children, new.remote.address))
             self._kept |= {one.ae.id.spi: one for one in stopped if one.ae.id.spi not in self._kept}
