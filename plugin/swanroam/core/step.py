@@ -210,8 +210,8 @@ class Core:
         behind = watching.inform(tunnel, sas[0].path) if not self._followed(tunnel) else ()
         if not behind and (astray := watching.astray(tunnel, dict(event.policy_places))):
             behind = watching.inform(tunnel, astray)
-            if not event.complete:
-                effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=ASTRAY_S))
+            again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
+            effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
         if event.complete and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)

@@ -122,10 +122,17 @@ class KernelStates:
         return tuple(found)
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
-        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out.
+
+        Only where that is one place: an operator may have given several tunnels the same reqid.
+        """
         self._pump()
-        policies = ((reqid, policy) for reqid in dict.fromkeys(reqids) for policy in self._mirror.of_reqid(reqid))
-        return tuple((reqid, policy.ends[0]) for reqid, policy in policies if policy.direction == Direction.OUT)
+        found: list[tuple[int, Ends]] = []
+        for reqid in dict.fromkeys(reqids):
+            ends = {policy.ends[0] for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT}
+            if len(ends) == 1:
+                found.append((reqid, ends.pop()))
+        return tuple(found)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
         """Delete a state; False when there was none."""
@@ -164,8 +171,6 @@ class KernelStates:
         without encapsulation, and what went out like that would pull the tunnel out of UDP.
         """
         self._pump()
-        if old.remote != new.remote:
-            self._make_room(self._outbound(children, old.remote.address))
         if silent:
             stopped, _ = self._stop(self._outbound(children, new.remote.address))
             self._kept |= {one.ae.id.spi: one for one in stopped if one.ae.id.spi not in self._kept}
@@ -270,9 +275,13 @@ class KernelStates:
         minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
         for ident in outbound:
-            there = self.state(ident.destination, ident.spi, mark=ident.mark)
-            if there is not None and there.aead is None and there.crypt is None and there.auth is None:
+            if self._is_vacant(ident):
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
+
+    def _is_vacant(self, ident: SaId) -> bool:
+        """Whether there is no state, or a larval one."""
+        there = self.state(ident.destination, ident.spi, mark=ident.mark)
+        return there is None or (there.aead is None and there.crypt is None and there.auth is None)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -285,7 +294,9 @@ class KernelStates:
     def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         ends = new.local.address, new.remote.address
         places = dict.fromkeys((old.remote.address, new.remote.address))
-        named = [ident for place in places for ident in self._outbound(children, place)]
+        before = self._outbound(children, old.remote.address) if len(places) > 1 else []
+        vacant = [ident for ident in before if self._is_vacant(ident)]
+        named = [ident for place in places for ident in self._outbound(children, place) if ident not in vacant]
         outbound = [ae for ae in self._sequences.read(named) if (ae.source, ae.id.destination) != ends]
         named = self._inbound(children, old.local.address)
         inbound = [ae for ae in self._sequences.read(named) if (ae.id.destination, ae.source) != ends]
@@ -312,10 +323,15 @@ class KernelStates:
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
-        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
+        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant)
 
     def _perform(
-        self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
+        self,
+        steps: Sequence[Step],
+        stopped: Sequence[Stopped],
+        new: Path,
+        covers: _Covers | None = None,
+        vacant: Sequence[SaId] = (),
     ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; those outbound states that were stopped go on at its end.
 
@@ -323,11 +339,14 @@ class KernelStates:
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
         move of the same tunnel, which may still be there, lead elsewhere.
+
+        At `vacant` places there may be larval states, which the kernel would take for what is to be moved; each packet
+        that finds a policy which leads there makes one again.
         """
-        before: list[Request] = []
+        before = [Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()) for ident in vacant]
         uncover: list[Request] = []
         if covers:
-            before = _uncover(self._covers.pop(covers.reqids, ()))
+            before += _uncover(self._covers.pop(covers.reqids, ()))
             before += [Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
             self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
             uncover = _uncover(ids)
