@@ -11,7 +11,7 @@ cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
 
 # Asked for by name; those of the packages by `packages`.
-later="--ignore=tests/lab/test_faults.py --ignore=tests/lab/test_other_nats.py --ignore=tests/lab/test_packages.py"
+later="--ignore=tests/lab/test_faults.py --ignore=tests/lab/test_kills.py --ignore=tests/lab/test_other_nats.py --ignore=tests/lab/test_packages.py"
 
 failed=
 part() {
@@ -75,7 +75,7 @@ all)
     ;;
 faults)
     bootstrap lab
-    part faults lab tests/lab/test_faults.py "$@"
+    part faults lab tests/lab/test_faults.py tests/lab/test_kills.py "$@"
     ;;
 nats)
     bootstrap lab

@@ -111,6 +111,11 @@ class FakeKernel(Refusing, Bell):
         self.note("paths", wanted)
         return tuple((spi, self.where[spi]) for spi in wanted if spi in self.where)
 
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
+        """Policies are nowhere."""
+        del reqids
+        return ()
+
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """No state is silent."""
         del children

@@ -1,5 +1,6 @@
 """An attacker sends what is none of his, and an operator writes what makes no sense: no tunnel moves."""
 
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from tests.lab.captures import Packet
 from tests.lab.conditions import eventually
+from tests.lab.daemon import CAPABILITIES
 from tests.lab.errors import LabError
 from tests.lab.hosts import Host
 from tests.lab.stories import survives_a_move
@@ -19,6 +21,7 @@ from tests.lab.world import World
 ESP, UDP = 50, 17
 UDP_HEADER = struct.Struct("!HHHH")
 IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
+UNIT = Path(__file__).parents[2] / "packaging/systemd/swanroam.service"
 ATTACKER = f"{ACCESS[1].network}.66"
 
 
@@ -175,3 +178,13 @@ def refused(world: World, file: Path, named: str) -> None:
     assert str(file) in message
     assert named in message
     assert "Traceback" not in message
+
+
+def test_the_daemon_has_no_capability_but_those_of_its_unit(world: World) -> None:
+    (named,) = re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert named.split() == list(CAPABILITIES)
+    for end in world.ends:
+        process = Path("/proc", str(end.swanroam.pid), "status").read_text()
+        (bounding,) = re.findall(r"^CapBnd:\s*(\w+)$", process, re.MULTILINE)
+        assert int(bounding, 16) == sum(1 << number for number in CAPABILITIES.values())
+        assert "\nNoNewPrivs:\t1\n" in process

@@ -54,6 +54,7 @@ class World:
         self.folder.mkdir(mode=0o700)
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._cleanup.callback(self._delete_namespaces)
+        self._cleanup.callback(self.secrets.close)
         spaces = lay(self.topology, self.prefix)
 
         def own(host: Host) -> None:
@@ -82,6 +83,9 @@ class World:
         if self.topology.attacker:
             self.attacker = Host("attacker", spaces["attacker"], self.folder / "attacker")
             own(self.attacker)
+        for end in self.ends:
+            # Beside the folder, which is searched for these keys.
+            self.secrets.watch(end, STATE / f"{self.prefix}-{end.name}.keys")
 
     @property
     def terminal(self) -> Terminal:
@@ -97,6 +101,10 @@ class World:
     def ends(self) -> list[End]:
         """Gateway and terminals."""
         return [self.gateway, *self.terminals]
+
+    def end(self, side: str) -> End:
+        """The end of a tunnel by what it is: "terminal", the first of several, or "gateway"."""
+        return self.gateway if side == "gateway" else self.terminal
 
     @property
     def hosts(self) -> list[Host]:

@@ -127,10 +127,10 @@ def test_only_the_gateway_holds_esp_and_inner_addresses_are_on_the_right_side() 
     gateway = ruleset(Role.GATEWAY, table="t", queue=10, port=20)
     terminal = ruleset(Role.TERMINAL, table="t", queue=10, port=20)
     assert "queue flags bypass to 10\n" in gateway
-    assert "ipsec in spi . ip saddr @bound queue to 11\n" in gateway
+    assert "ipsec in spi . ip saddr @bound goto spoken\n" in gateway
     assert "@roaming" not in terminal
     assert "esp :" not in terminal
-    assert "ipsec in spi . ip daddr @bound queue to 11\n" in terminal
+    assert "ipsec in spi . ip daddr @bound goto spoken\n" in terminal
     assert "udp sport 20 udp dport 20" in terminal
 
 
@@ -151,7 +151,21 @@ def test_floods_are_judged_by_source_and_by_spi_before_they_are_held_and_go_on_b
     assert held.rstrip().endswith("queue flags bypass to 10")
     limits = [line for line in rules.splitlines() if "limit rate" in line]
     assert all(line.rstrip().endswith(("accept", "drop")) for line in limits)
-    assert all("@spent" in line for line in limits if line.rstrip().endswith("drop"))
+    assert all("@spent" in line or "@speakers" in line for line in limits if line.rstrip().endswith("drop"))
+
+
+def test_messages_and_ike_are_limited_before_they_are_queued_for_each_tunnel() -> None:
+    for role in Role:
+        rules = ruleset(role, table="t", queue=10, port=20)
+        for chain, by, limited, queue in (
+            ("spoken", "@bound goto", "@speakers", "to 11"),
+            ("carried", "@carried jump", "@carriers", "to 12"),
+        ):
+            first, second = rules.partition(f"chain {chain} {{")[2].partition("}\n  ")[0].strip().splitlines()
+            assert limited in first
+            assert second.strip().startswith("queue ")
+            assert second.endswith(queue)
+            assert f"{by} {chain}\n" in rules
 
 
 # Wanted elements

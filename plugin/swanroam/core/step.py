@@ -51,12 +51,14 @@ from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse
 from swanroam.model.path import Path, Repository
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
-__all__ = ["BARE_S", "Core"]
+__all__ = ["ASTRAY_S", "BARE_S", "Core"]
 
 AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
 LINGERING_S: Final = 2.0
 BARE_S: Final = 0.5
+ASTRAY_S: Final = 0.2
+"""How long charon, which has just put policies elsewhere than the tunnel is, is given to move them by itself."""
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -206,6 +208,10 @@ class Core:
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         effects = [Persist(key)]
         behind = watching.inform(tunnel, sas[0].path) if not self._followed(tunnel) else ()
+        if not behind and (astray := watching.astray(tunnel, dict(event.policy_places))):
+            behind = watching.inform(tunnel, astray)
+            again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
+            effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
         if event.complete and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)

@@ -1,11 +1,14 @@
 """What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
-from swanroam.model.path import Path
+from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["inform", "move", "watch"]
+__all__ = ["astray", "inform", "move", "watch"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -38,6 +41,24 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()
+
+
+def astray(tunnel: Tunnel, places: Mapping[int, tuple[IPAddress, IPAddress]]) -> Path | None:
+    """Where the policies are, if that is not where the tunnel is.
+
+    While a CHILD_SA is rekeyed there are two with one reqid, of which charon has one follow a move (migrate_job.c).
+    When the other takes over it puts the policies where the tunnel was before.
+    """
+    if tunnel.native or not tunnel.capability.allows_moves:
+        return None
+    found = (places.get(child.reqid, tunnel.path.addresses) for child in tunnel.children)
+    elsewhere = next((ends for ends in found if ends != tunnel.path.addresses), None)
+    if elsewhere is None:
+        return None
+    local, remote = tunnel.path.local, tunnel.path.remote
+    return replace(
+        tunnel.path, local=replace(local, address=elsewhere[0]), remote=replace(remote, address=elsewhere[1])
+    )
 
 
 def move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:

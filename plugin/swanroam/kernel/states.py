@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import Ends, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
@@ -104,7 +104,8 @@ class KernelStates:
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(SPI, path) of the inbound ESP states among `spis`; this machine is the destination of each.
 
-        An SPI that two states have (with different destinations) comes twice, one that no state has does not come.
+        An SPI that two states have (with different destinations) comes twice, one that no state has does not come. One
+        that charon took before a move, for a CHILD_SA that it set up after it, is still taken at the old address.
         """
         wanted = frozenset(spis)
         if not wanted:
@@ -116,8 +117,21 @@ class KernelStates:
             except WireError:
                 self.ignored += 1
                 continue
-            if head.spi in wanted:
+            if head.spi in wanted and not head.larval:
                 found.append((head.spi, _path(head)))
+        return tuple(found)
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out.
+
+        Only where that is one place: an operator may have given several tunnels the same reqid.
+        """
+        self._pump()
+        found: list[tuple[int, Ends]] = []
+        for reqid in dict.fromkeys(reqids):
+            ends = {policy.ends[0] for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT}
+            if len(ends) == 1:
+                found.append((reqid, ends.pop()))
         return tuple(found)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
@@ -261,9 +275,13 @@ class KernelStates:
         minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
         for ident in outbound:
-            there = self.state(ident.destination, ident.spi, mark=ident.mark)
-            if there is not None and there.aead is None and there.crypt is None and there.auth is None:
+            if self._is_vacant(ident):
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
+
+    def _is_vacant(self, ident: SaId) -> bool:
+        """Whether there is no state, or a larval one."""
+        there = self.state(ident.destination, ident.spi, mark=ident.mark)
+        return there is None or (there.aead is None and there.crypt is None and there.auth is None)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -276,7 +294,9 @@ class KernelStates:
     def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         ends = new.local.address, new.remote.address
         places = dict.fromkeys((old.remote.address, new.remote.address))
-        named = [ident for place in places for ident in self._outbound(children, place)]
+        before = self._outbound(children, old.remote.address) if len(places) > 1 else []
+        vacant = [ident for ident in before if self._is_vacant(ident)]
+        named = [ident for place in places for ident in self._outbound(children, place) if ident not in vacant]
         outbound = [ae for ae in self._sequences.read(named) if (ae.source, ae.id.destination) != ends]
         named = self._inbound(children, old.local.address)
         inbound = [ae for ae in self._sequences.read(named) if (ae.id.destination, ae.source) != ends]
@@ -303,10 +323,15 @@ class KernelStates:
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
-        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
+        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant)
 
     def _perform(
-        self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
+        self,
+        steps: Sequence[Step],
+        stopped: Sequence[Stopped],
+        new: Path,
+        covers: _Covers | None = None,
+        vacant: Sequence[SaId] = (),
     ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; those outbound states that were stopped go on at its end.
 
@@ -314,11 +339,14 @@ class KernelStates:
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
         move of the same tunnel, which may still be there, lead elsewhere.
+
+        At `vacant` places there may be larval states, which the kernel would take for what is to be moved; each packet
+        that finds a policy which leads there makes one again.
         """
-        before: list[Request] = []
+        before = [Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()) for ident in vacant]
         uncover: list[Request] = []
         if covers:
-            before = _uncover(self._covers.pop(covers.reqids, ()))
+            before += _uncover(self._covers.pop(covers.reqids, ()))
             before += [Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
             self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
             uncover = _uncover(ids)

@@ -90,6 +90,8 @@ class IkeSasListed:
     complete: bool
     kernel_paths: tuple[tuple[int, Path], ...] = ()
     """(inbound SPI, path) of the kernel states behind the CHILD_SAs; where charon differs the kernel is right."""
+    policy_places: tuple[tuple[int, tuple[IPAddress, IPAddress]], ...] = ()
+    """(reqid, outer addresses: of this end, of the other) of the kernel's policies for what goes out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
