@@ -14,7 +14,7 @@ guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
 # recommends, and systemd.
 root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
     python3-cryptography python3-rich strongswan-swanctl systemd systemd-sysv"
-build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap python3 python3-venv rpm
+build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap pipx python3 python3-venv rpm
     rpmlint systemd-container"
 
 say() { printf '== %s\n' "$*" >&2; }

@@ -57,7 +57,8 @@ class Machine:
             *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--volatile=overlay"),
             *("--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe"),
             *(f"--machine={self._name}", f"--directory={root}", may, net),
-            *("systemd.unit=multi-user.target", *(f"systemd.mask={unit}" for unit in USELESS)),
+            *("systemd.unit=multi-user.target", "systemd.journald.forward_to_console=1"),
+            *(f"systemd.mask={unit}" for unit in USELESS),
         ]
         self._leader = 0
         if not any(GROUPS.iterdir()):

@@ -2,30 +2,15 @@
 
 import hashlib
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from swanroam import __version__
-from tests.packages.conftest import DIST, TOP, built
+from tests.packages.commands import TOP, output
+from tests.packages.conftest import DIST, built
 from tests.packages.machine import Machine
-
-
-def output(*command: str | Path, where: Path = TOP) -> str:
-    """What a command writes; fails when it does."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=where,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command[0]}: status {done.returncode}\n{done.stdout}"
-    return done.stdout
 
 
 def paths(root: Path) -> set[Path]:
@@ -58,19 +43,6 @@ def test_rpmlint_has_nothing_to_say() -> None:
     assert len(rpms) == 2
     said = output("rpmlint", "--config", "packaging/rpm/rpmlint.toml", *rpms, "packaging/rpm/swanroam.spec")
     assert "0 errors, 0 warnings" in said
-
-
-def test_the_wheel_is_typed_has_its_licence_and_gives_the_command(tmp_path: Path) -> None:
-    output("python3", "-m", "venv", "--without-pip", tmp_path / "venv")
-    wheels: Sequence[Path] = sorted((TOP / "build" / "packages").glob("wheels-*/*/*-none-any.whl"))
-    tag = f"cp{sys.version_info.major}{sys.version_info.minor}-"
-    compiled = [path for path in (TOP / "build" / "packages").glob("wheels-*/compiled/*.whl") if tag in path.name]
-    pip = (TOP / "build/tools/bin/pip", "--python", tmp_path / "venv/bin/python", "--disable-pip-version-check")
-    output(*pip, "install", "--no-index", "--no-deps", built("swanroam-{version}-py3-none-any.whl"), *wheels, *compiled)
-    assert output(tmp_path / "venv/bin/swanroam", "--version") == f"swanroam, version {__version__}\n"
-    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
-    assert (site / "swanroam/py.typed").exists()
-    assert (site / f"swanroam-{__version__}.dist-info/licenses/LICENSE").exists()
 
 
 @pytest.fixture
