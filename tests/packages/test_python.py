@@ -27,11 +27,11 @@ def wheel() -> Path:
     return built("swanroam-{version}-py3-none-any.whl")
 
 
-def libraries() -> list[str]:
-    """Options of pip: the libraries that were downloaded for the other packages are not downloaded again."""
+def options() -> list[str]:
+    """Options of pip: what was downloaded for the other packages is not downloaded again."""
     folders = sorted((TOP / "build" / "packages").glob("wheels-*/*/"))
     assert folders
-    return ["--prefer-binary", *(f"--find-links={folder}" for folder in folders)]
+    return ["--no-compile", "--prefer-binary", *(f"--find-links={folder}" for folder in folders)]
 
 
 def works(*command: str | Path, folder: Path) -> None:
@@ -54,9 +54,11 @@ def works(*command: str | Path, folder: Path) -> None:
 def test_pip_installs_the_wheel_typed_with_its_licence_and_all_of_it_can_be_imported(
     python: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    output(python, "-m", "venv", tmp_path / "venv")
+    output(python, "-m", "venv", "--without-pip", tmp_path / "venv")
     inside = tmp_path / "venv/bin"
-    output(inside / "python", "-m", "pip", "install", "--disable-pip-version-check", *libraries(), wheel)
+    # One pip for all of them, which runs itself with the Python that it is told of.
+    pip = (TOP / "build/tools/bin/pip", "--python", inside / "python", "--disable-pip-version-check")
+    output(*pip, "install", *options(), wheel)
     works(inside / "swanroam", folder=tmp_path)
     program = f"import importlib\nfor name in {EVERYTHING!r}: importlib.import_module(name)"
     assert output(inside / "python", "-W", "error", "-c", program) == ""
@@ -71,7 +73,7 @@ def test_pipx_installs_the_wheel(
     # pipx keeps a pip for all that it installs, which is downloaded once.
     home = tmp_path_factory.getbasetemp() / "pipx"
     where = {"PIPX_HOME": str(home), "PIPX_BIN_DIR": str(tmp_path / "bin")}
-    more = ("--force", "--python", python, "--pip-args", " ".join(libraries()))
+    more = ("--force", "--python", python, "--pip-args", " ".join(options()))
     output("pipx", "install", *more, wheel, environment=where)
     works(tmp_path / "bin/swanroam", folder=tmp_path)
 
