@@ -106,6 +106,8 @@ install_packages() {
 
 # Runs a command, shows the lines that tell progress, keeps all of them, and shows the end of them if it fails.
 shown() {
+    # A command that writes nothing is not to be judged by the last line of another.
+    printf '== %s\n' "$*" >>build/install.log
     {
         "$@" 2>&1 || echo "failed: $?"
     } | tee -a build/install.log | sed -u -n \
@@ -140,18 +142,13 @@ install_root() {
     case $2 in *.rpm) there=.roots/$1-rpm ;; *) there=.roots/$1-installed ;; esac
     rm -rf "$there"
     cp -a --reflink=auto ".roots/$1" "$there"
+    cp "$2" "$there/root/package"
     case $2 in
-    *.rpm)
-        # --nodeps: what it needs is there, by the names that Debian has for it.
-        shown rpm --root "$PWD/$there" --dbpath /run/rpm --nodeps --install "$2"
-        rm -rf "$there/run/rpm"
-        ;;
-    *)
-        cp "$2" "$there/root/swanroam.deb"
-        shown chroot "$there" dpkg --install /root/swanroam.deb
-        rm "$there/root/swanroam.deb"
-        ;;
+    # What it needs is there, by the names that Debian has for it. Plugins want the root to be a mount point.
+    *.rpm) shown chroot "$there" rpm --dbpath /var/lib/rpm --nodeps --noplugins --install /root/package ;;
+    *) shown chroot "$there" dpkg --install /root/package ;;
     esac
+    rm "$there/root/package"
 }
 
 need_build_tools() {
