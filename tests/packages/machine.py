@@ -62,6 +62,7 @@ class Machine:
             *("systemd.unit=multi-user.target", *(f"systemd.mask={unit}" for unit in USELESS)),
         ]
         self._leader = 0
+        self._halted = False
         if not any(GROUPS.iterdir()):
             # The guest has no systemd that would have done it.
             subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(GROUPS)], check=True)
@@ -97,9 +98,15 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def halt(self) -> None:
+        """Have it switch itself off; `stop` waits for that."""
+        if not self._halted:
+            self._process.send_signal(signal.SIGTERM)
+        self._halted = True
+
     def stop(self) -> None:
         """Switch it off."""
-        self._process.send_signal(signal.SIGTERM)
+        self.halt()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
