@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +41,8 @@ class World:
         self.folder = STATE / self.prefix
         self._cleanup = contextlib.ExitStack()
         self._capture: Capture | None = None
+        self.keepers: list[Callable[[], object]] = []
+        """What has to write something down before logs are kept."""
         self._capability: str | None = None
         self._roams: list[End] = []
         self.secrets = Secrets()
@@ -275,9 +277,14 @@ class World:
         return Stream(self.server, SERVER, target, target.inner, interval_ms=interval_ms, count=count)
 
     @contextlib.contextmanager
-    def both_ways(self, terminal: Terminal | None = None) -> Iterator[tuple[Stream, Stream]]:
+    def both_ways(
+        self, terminal: Terminal | None = None, *, interval_ms: float = 10.0
+    ) -> Iterator[tuple[Stream, Stream]]:
         """Streams up and down that flow."""
-        with self.uplink(terminal) as up, self.downlink(terminal) as down:
+        with (
+            self.uplink(terminal, interval_ms=interval_ms) as up,
+            self.downlink(terminal, interval_ms=interval_ms) as down,
+        ):
             up.flows()
             down.flows()
             yield up, down
@@ -289,6 +296,10 @@ class World:
 
     def keep_logs(self, folder: Path) -> list[Path]:
         """Copy the logs and configurations of all hosts to a folder; returns the logs."""
+        for write in self.keepers:
+            # What cannot be kept must not hide the failure.
+            with contextlib.suppress(Exception):
+                write()
         kept = []
         for source in sorted(self.folder.rglob("*")):
             if source.is_file() and source.suffix in {".log", ".conf", ".toml", ".out"} and source.stat().st_size:
