@@ -181,6 +181,7 @@ class FakeFilter(Refusing, Bell):
         Refusing.__init__(self, noted)
         Bell.__init__(self)
         self.watched: dict[TunnelKey, Watch] = {}
+        self.translated: dict[TunnelKey, tuple[IPAddress, IPAddress, IPAddress]] = {}
         self.whole = False
 
     @property
@@ -211,6 +212,16 @@ class FakeFilter(Refusing, Bell):
         """Somebody removes the rules."""
         self.whole = False
         self.ring()
+
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Rewrite an address."""
+        self._change("translate", key)
+        self.translated[key] = kept, actual, remote
+
+    def untranslate(self, key: TunnelKey) -> None:
+        """Rewrite nothing for this tunnel."""
+        self._change("untranslate", key)
+        self.translated.pop(key, None)
 
     def watch(self, watch: Watch) -> None:
         """Know a tunnel."""
@@ -393,7 +404,7 @@ class Machine:
         return Adapters(
             hooks=self._load,
             kernel=lambda _: self._open("kernel", self.kernel),
-            kept=lambda _: self._open("kept", self.kept),
+            kept=lambda _, _filter: self._open("kept", self.kept),
             queue=lambda _: self._open("queue", self.queue),
             filter=lambda _: self._open("filter", self.filter),
             sender=lambda _: self._open("sender", self.sender),

@@ -9,7 +9,7 @@ from swanroam.app.config import Config
 from swanroam.app.verify import States
 from swanroam.hookhost import HookHost
 from swanroam.kernel.filter import PacketFilter
-from swanroam.kernel.kept import KeptAddresses
+from swanroam.kernel.kept import KeptAddresses, Translation
 from swanroam.kernel.queue import PacketQueue, Taken
 from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
@@ -48,7 +48,7 @@ class Queue(ports.Queue, Source, Protocol):
         """The packets that wait. Raises KernelRefused."""
 
 
-class Filter(ports.Filter, Source, Protocol):
+class Filter(ports.Filter, Translation, Source, Protocol):
     """The packet filter."""
 
     def install(self) -> None:
@@ -104,8 +104,8 @@ def _kernel(config: Config) -> Kernel:
     return KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
 
 
-def _kept(_config: Config) -> Kept:
-    return KeptAddresses()
+def _kept(_config: Config, translation: Translation) -> Kept:
+    return KeptAddresses(translation)
 
 
 def _queue(config: Config) -> Queue:
@@ -130,7 +130,7 @@ class Adapters:
 
     hooks: Callable[[Config], Hooks] = _hooks
     kernel: Callable[[Config], Kernel] = _kernel
-    kept: Callable[[Config], Kept] = _kept
+    kept: Callable[[Config, Filter], Kept] = _kept
     queue: Callable[[Config], Queue] = _queue
     filter: Callable[[Config], Filter] = _filter
     sender: Callable[[Config], Sender] = _sender

@@ -21,7 +21,7 @@ from typing import Final
 from swanroam.app import config as configuration
 from swanroam.app import logs
 from swanroam.app.adapters import Adapters
-from swanroam.app.carrying import carried
+from swanroam.app.carrying import Carrier
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
@@ -93,13 +93,13 @@ class Daemon:
         cleanup.callback(lambda: self._hooks.close())  # those of the last reload
         self._kernel = adapters.kernel(config)
         cleanup.callback(self._kernel.close)
-        kept = adapters.kept(config)
-        cleanup.callback(kept.close)
-        kept.clean()
         self._queue = adapters.queue(config)
         cleanup.callback(self._queue.close)
         self._filter = adapters.filter(config)
         cleanup.callback(self._filter.close)
+        kept = adapters.kept(config, self._filter)
+        cleanup.callback(kept.close)
+        kept.clean()
         sender = adapters.sender(config)
         cleanup.callback(sender.close)
         self._routes = adapters.routes(config) if config.role is Role.TERMINAL else None
@@ -109,6 +109,7 @@ class Daemon:
         cleanup.callback(self._charon.stop)
 
         self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
+        self._carrier = Carrier(self._core.table)
         self._core.remember(recall(records, config.role, self._clock(), time.time()))
         keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
         self._lister = Lister(self._charon, self._kernel, self._dispatch, self._clock)
@@ -197,7 +198,7 @@ class Daemon:
                 case TunnelMessage():
                     self._on_message(packet)
                 case CarriedIke():
-                    self._queue.carry(packet.packet_id, carried(self._core.table, packet.packet))
+                    self._queue.carry(packet.packet_id, self._carrier.carried(packet.packet))
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
 

@@ -11,8 +11,15 @@
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     bound     SPI . inner address      in-tunnel messages that the daemon may read
     carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of
+    beginning outer addresses          the same, for what begins another IKE_SA of IKEv1, on its way out and
+    begun     outer source             in: of these nobody has told an SPI yet
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
+
+On a terminal two maps are for the tunnels in UDP that go on with an address which it has left (kernel/kept.py):
+
+    away      that address . gateway   the address that it has instead, where packets leave
+    home      address . gateway        the one that it has left, where packets arrive
 
 The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
 unknown source, and in-tunnel messages, reach the daemon.
@@ -20,7 +27,7 @@ unknown source, and in-tunnel messages, reach the daemon.
 
 from typing import Final
 
-from swanroam.model.path import NATT_PORT
+from swanroam.model.path import IKE_PORT, NATT_PORT
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
@@ -64,6 +71,20 @@ SETS: Final = """
   set leaving{form} {{ typeof {source} . {spi}; flags timeout; }}
   set waiting{form} {{ typeof {source} . {spi}; }}
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
+
+# After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
+# connection is tracked by is the address that it began with.
+KEPT: Final = """
+  map away {{ typeof ip saddr . ip daddr : ip saddr; }}
+  map home {{ typeof ip daddr . ip saddr : ip daddr; }}
+  chain away {{
+    type filter hook postrouting priority srcnat + 10; policy accept;
+    udp sport {{ {ike_port}, {natt} }} ip saddr set ip saddr . ip daddr map @away
+  }}
+  chain home {{
+    type filter hook prerouting priority {priority} - 10; policy accept;
+    udp dport {{ {ike_port}, {natt} }} ip daddr set ip daddr . ip saddr map @home
+  }}"""
 
 HELD: Final = """{sets}
   set roaming {{ typeof esp spi; }}
@@ -121,6 +142,9 @@ ASKERS: Final = 16384
 # addresses it moves to, and fills up again at 2 Mbit/s: that is what can be made to go to a victim for longer.
 BUDGET: Final = "limit rate over 256 kbytes/second burst 4 mbytes"
 
+IKEV1: Final = "0x10"
+"""Version of an IKE message of IKEv1 (RFC 2408 section 3.1)."""
+
 # Messages carry the same port twice, so that other traffic to that port is left alone. They are taken before the
 # kernel's policy check of the inner source: `ipsec in spi` binds the state that decrypted the packet to the inner
 # address instead. Without `bypass`: nobody but the daemon is to get them. The other end cannot tell what this daemon
@@ -135,7 +159,9 @@ table inet {table} {{
   counter {smuggled} {{ }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}
-  set carried {{ typeof @th,64,64; }}{held}
+  set carried {{ typeof @th,64,64; }}
+  set beginning {{ typeof ip saddr . ip daddr; }}
+  set begun {{ typeof ip saddr . udp sport; }}{held}
   chain messages {{
     meta ipsec missing accept
     udp sport != {port} accept
@@ -151,6 +177,7 @@ table inet {table} {{
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     udp dport {natt} @th,64,32 0 @th,96,64 @carried queue flags bypass to {ike}
+    udp dport {natt} @th,64,32 0 @th,232,8 {ikev1} ip saddr . udp sport @begun queue flags bypass to {ike}
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -169,6 +196,7 @@ table inet {table} {{
   chain output {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
+    udp sport 500 udp dport 500 @th,200,8 {ikev1} ip saddr . ip daddr @beginning queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
@@ -206,9 +234,10 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         messages=messages_queue(queue),
         ike=ike_queue(queue),
         natt=NATT_PORT,
+        ikev1=IKEV1,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
-        held=_held(queue) if gateway else "",
+        held=_held(queue) if gateway else KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT),
         jump_held="esp : jump held, " if gateway else "",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
