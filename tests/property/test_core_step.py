@@ -35,6 +35,7 @@ from swanroam.model.events import (
     Event,
     IkeSaEnded,
     IkeSasListed,
+    MessageMalformed,
     MessageReceived,
     MoveFinished,
     MoveRefused,
@@ -275,6 +276,10 @@ class Machine(RuleBasedStateMachine):
             )
         )
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
+
+    @rule(inner=st.sampled_from((INNER, OTHER_INNER)))
+    def receive_nonsense(self, inner: IPAddress) -> None:
+        self.do(MessageMalformed(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, problem="nonsense"))
 
     @precondition(lambda self: self.timers)
     @rule(data=st.data())

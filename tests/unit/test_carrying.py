@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from swanroam.app.carrying import BEGUN_MAX, Carrier
+from swanroam.app.carrying import UNLISTED_MAX, Carrier
 from swanroam.core.table import Table
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.path import Endpoint, Path
@@ -141,11 +141,23 @@ def test_a_main_mode_to_a_nat_with_two_terminals_behind_it_is_left_alone() -> No
     assert ends_of(both.carried(arrived(SEEN, OURS, first)))[:2] == (plain(NAT_A), plain(GATEWAY))
 
 
+def test_an_ike_sa_that_was_succeeded_is_carried_until_it_is_deleted() -> None:
+    former, table = sa_of(Role.GATEWAY), Table()
+    table.put(tunnel(Role.GATEWAY, former))
+    there = Carrier(table)
+    there.carried(arrived(SEEN, OURS, message((1, bytes(40)), initiator=BEGUN)))
+    table.put(tunnel(Role.GATEWAY, replace(former, initiator_spi=BEGUN)))
+    deletion = message(initiator=former.initiator_spi, responder=0x22, exchange=5, flags=1)
+    assert ends_of(there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)))[:2] == (OURS, SEEN)
+    table.remove(KEY)
+    assert there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)) is None
+
+
 def test_of_many_that_were_begun_the_oldest_is_forgotten() -> None:
     begun = carrier(tunnel(Role.TERMINAL))
-    for spi in range(BEGUN, BEGUN + BEGUN_MAX + 1):
+    for spi in range(BEGUN, BEGUN + UNLISTED_MAX + 1):
         assert begun.carried(out(plain(PRIVATE), plain(GATEWAY), message(initiator=spi))) is not None
-    later = [message(initiator=spi, responder=5) for spi in (BEGUN, BEGUN + 1)]
+    later = [message(initiator=spi, responder=5) for spi in (BEGUN, BEGUN + UNLISTED_MAX)]
     answers = [begun.carried(out(plain(PRIVATE), plain(GATEWAY), each)) for each in later]
     assert [answer is not None for answer in answers] == [False, True]
 

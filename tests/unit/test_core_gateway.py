@@ -26,7 +26,7 @@ from swanroam.model.effects import (
     VerifyPacket,
     Watch,
 )
-from swanroam.model.events import IkeSaEnded, PacketVerified, Reason, TimerId, TimerKind
+from swanroam.model.events import IkeSaEnded, MessageMalformed, PacketVerified, Reason, TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
@@ -496,6 +496,18 @@ def test_an_update_where_the_agreement_is_off_is_refused() -> None:
 @pytest.mark.parametrize("message", [PathChallenge(nonce=bytes(16)), UpdateAck(sequence=1, observed=AT_A.remote)])
 def test_messages_for_terminals_are_refused(message: PathChallenge | UpdateAck) -> None:
     assert reasons(negotiated(Role.GATEWAY).message(message)) == [Reason.BAD_MESSAGE]
+
+
+def test_a_message_that_cannot_be_read_is_counted_for_the_tunnel_that_it_came_by() -> None:
+    desk = negotiated(Role.GATEWAY)
+    told = []
+    for inner in (INNER, OTHER_INNER):
+        event = MessageMalformed(at_s=desk.now_s, inner=inner, peer=FIRST_SERVER, problem="NAT_D_SOURCE of 19 bytes")
+        told.append(one(PacketRejected, desk.step(event)))
+    assert [rejected.key for rejected in told] == [KEY, None]
+    assert {rejected.reason for rejected in told} == {Reason.BAD_MESSAGE}
+    assert "19 bytes" in told[0].detail
+    assert (desk.tunnel.rejected, desk.core.rejected) == ({Reason.BAD_MESSAGE: 1}, {Reason.BAD_MESSAGE: 1})
 
 
 def test_a_move_that_was_verified_before_the_agreement_ended_is_not_made() -> None:

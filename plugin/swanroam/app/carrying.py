@@ -7,10 +7,10 @@ from swanroam.core.tunnel import Tunnel
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.ike import IkePacket
 
-__all__ = ["Carrier"]
+__all__ = ["UNLISTED_MAX", "Carrier"]
 
-BEGUN_MAX: Final = 256
-"""IKE_SAs that were begun and are not established yet; anybody can begin one, so the oldest is forgotten."""
+UNLISTED_MAX: Final = 1024
+"""IKE_SAs remembered that charon does not list; anybody may begin one, so the oldest is forgotten."""
 
 
 class Carrier:
@@ -18,21 +18,21 @@ class Carrier:
 
     Whether a message is authentic is charon's to find out, as of any; where it answers to does not depend on the packet
     but on the tunnel's path, which only ESP moves.
+
+    Of IKEv1 also those of IKE_SAs that the table does not know: a main mode is about to succeed an IKE_SA before it has
+    an inner address, and the one that it succeeded has none any more when it is deleted ten seconds later.
     """
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._begun: dict[int, TunnelKey] = {}
+        self._unlisted: dict[int, TunnelKey] = {}
 
     def carried(self, packet: IkePacket) -> bytes | None:
         """What takes the place of a message from or to this machine's charon; None where it goes on as it is."""
-        tunnel = self._table.by_ike_spi(packet.initiator_spi)
-        if tunnel is not None:
-            self._begun.pop(packet.initiator_spi, None)
-        else:
-            tunnel = self._of_begun(packet)
+        tunnel = self._table.by_ike_spi(packet.initiator_spi) or self._of_unlisted(packet)
         if tunnel is None or not tunnel.carries_ike:
             return None
+        self._note(tunnel, packet.initiator_spi)
         sa = next((sa for sa in tunnel.sas if sa.initiator_spi == packet.initiator_spi), tunnel.sas[0])
         if sa.knows_nat:
             return None  # set up while nothing was carried: it goes on the port of ESP in UDP by itself
@@ -40,19 +40,23 @@ class Carrier:
             return packet.marked_from(tunnel.path.local, tunnel.path.remote)
         return packet.bare_from(sa.remote, sa.local)
 
-    def _of_begun(self, packet: IkePacket) -> Tunnel | None:
-        """The tunnel whose IKE_SA is about to get a successor of which charon does not tell yet."""
-        if key := self._begun.get(packet.initiator_spi):
+    def _of_unlisted(self, packet: IkePacket) -> Tunnel | None:
+        if key := self._unlisted.get(packet.initiator_spi):
             return self._table.get(key)
         if not packet.begins_main_mode:
             return None
         found = [tunnel for tunnel in self._table if tunnel.carries_ike and _between(tunnel, packet)]
-        if len(found) != 1:
-            return None  # of two terminals behind one NAT nothing tells which one is meant
-        while len(self._begun) >= BEGUN_MAX:
-            del self._begun[next(iter(self._begun))]
-        self._begun[packet.initiator_spi] = found[0].key
-        return found[0]
+        # Of two terminals behind one NAT nothing tells which one is meant.
+        return found[0] if len(found) == 1 else None
+
+    def _note(self, tunnel: Tunnel, initiator_spi: int) -> None:
+        if tunnel.sas[0].version != 1:
+            return
+        for spi in (*(sa.initiator_spi for sa in tunnel.sas), initiator_spi):
+            if spi not in self._unlisted:
+                while len(self._unlisted) >= UNLISTED_MAX:
+                    del self._unlisted[next(iter(self._unlisted))]
+                self._unlisted[spi] = tunnel.key
 
 
 def _between(tunnel: Tunnel, packet: IkePacket) -> bool:

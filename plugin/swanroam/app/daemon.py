@@ -38,7 +38,7 @@ from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
 from swanroam.model.effects import Persist, Watch
-from swanroam.model.events import Event, MessageReceived, RepositoryChanged
+from swanroam.model.events import Event, MessageMalformed, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
@@ -81,7 +81,6 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: set[int] = set()
         self._preferences: dict[LocalAddress, int] = {}
-        self._bad_messages = 0
         self._backlog = deque[Taken]()
         self._repair: asyncio.TimerHandle | None = None
 
@@ -229,16 +228,17 @@ class Daemon:
             self._loop.call_soon(self._on_packets)
 
     def _on_message(self, packet: TunnelMessage) -> None:
-        try:
-            message = decode(packet.payload)
-        except WireError as error:
-            self._bad_messages += 1
-            level = logging.DEBUG if isinstance(error, Unsupported) or self._bad_messages > 1 else logging.WARNING
-            log.log(level, "message from %s ignored (%d so far): %s", packet.source, self._bad_messages, error)
-            return
         gateway = self._config.role is Role.GATEWAY
         inner, peer = (packet.source, packet.destination) if gateway else (packet.destination, packet.source)
-        self._performer.dispatch(MessageReceived(at_s=self._clock(), inner=inner, peer=peer, message=message))
+        event: MessageReceived | MessageMalformed
+        try:
+            event = MessageReceived(at_s=self._clock(), inner=inner, peer=peer, message=decode(packet.payload))
+        except Unsupported as error:
+            log.debug("message from %s ignored: %s", packet.source, error)
+            return
+        except WireError as error:
+            event = MessageMalformed(at_s=self._clock(), inner=inner, peer=peer, problem=str(error))
+        self._performer.dispatch(event)
 
     def _on_routes(self) -> None:
         if self._routes is not None and (repository := self._routes.process()) is not None:

@@ -36,6 +36,7 @@ from swanroam.model.events import (
     Event,
     IkeSaEnded,
     IkeSasListed,
+    MessageMalformed,
     MessageReceived,
     MoveFinished,
     MoveRefused,
@@ -111,6 +112,8 @@ class Core:
                 return self._on_move_refused(event)
             case MessageReceived():
                 return self._on_message(event)
+            case MessageMalformed():
+                return self._on_malformed(event)
             case TimerExpired():
                 return self._on_timer(event)
             case _:
@@ -395,6 +398,13 @@ class Core:
         if now is not None and now.capability is not before:
             return (watching.watch(now), *effects, *self._consider(now.key))
         return effects
+
+    def _on_malformed(self, event: MessageMalformed) -> tuple[Effect, ...]:
+        tunnel = self.table.by_inner(event.inner)
+        told = PacketRejected(
+            key=tunnel.key if tunnel else None, reason=Reason.BAD_MESSAGE, source=event.inner, detail=event.problem
+        )
+        return (self._nobodys(told),) if tunnel is None else self._apply((tunnel.count(Reason.BAD_MESSAGE), (told,)))
 
     def _answer(self, tunnel: Tunnel, event: MessageReceived) -> Step | None:
         """What a message does to its tunnel; None for one that this role does not take."""

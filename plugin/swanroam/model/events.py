@@ -12,6 +12,7 @@ __all__ = [
     "Event",
     "IkeSaEnded",
     "IkeSasListed",
+    "MessageMalformed",
     "MessageReceived",
     "MoveFinished",
     "MoveRefused",
@@ -186,6 +187,17 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageMalformed:
+    """A message came as MessageReceived and cannot be read: neither this version of swanroam nor a later one sent it."""
+
+    at_s: float
+    inner: IPAddress
+    peer: IPAddress
+    problem: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerExpired:
     """A timer that the core had started ran out."""
 
@@ -203,5 +215,6 @@ Event = (
     | MoveFinished
     | MoveRefused
     | MessageReceived
+    | MessageMalformed
     | TimerExpired
 )
