@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -224,24 +224,37 @@ class KernelStates:
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         stopped = self._silence(children, old, new) if first else []
-        # What is to leave UDP sends nothing in it from the new address: it goes on when it is installed anew below.
-        silent = stopped if old.encap and not new.encap else []
-        failure = self._perform([plan.step(*one) for one in first], [] if silent else stopped, new)
+        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
+        if old.encap and not new.encap and stopped:
+            return self._leave_udp(children, old, new, stopped, [plan.step(*one) for one in left], covers)
+        failure = self._perform([plan.step(*one) for one in first], stopped, new)
         if failure:
-            places = old.remote.address, new.remote.address
-            self._transactions.transact([go for one in silent for go in one.go(*places)])
             return failure
-        self._kept |= {one.ae.id.spi: one for one in silent}
-        covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
-        rest = [plan.step(*one) for one in left if one not in first]
-        failure = self._perform(rest, (), new, _Covers(tuple(reqids), covers))
-        if failure:
-            for one in silent:
-                self._transactions.transact(self._kept.pop(one.ae.id.spi).go(new.remote.address))
+        failure = self._perform([plan.step(*one) for one in left if one not in first], (), new, covers)
         unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
         if not failure and unreached:
             self._align(children, old, new)
         return failure
+
+    def _leave_udp(
+        self,
+        children: Sequence[ChildSa],
+        old: Path,
+        new: Path,
+        silent: Sequence[Stopped],
+        steps: Sequence[Step],
+        covers: _Covers,
+    ) -> KernelRefused | None:
+        """Move everything, and install the states anew: until then what is stopped sends nothing in UDP from there."""
+        failure = self._perform(steps, (), new, covers)
+        if failure:
+            self._transactions.transact([go for one in silent for go in one.go(old.remote.address, new.remote.address)])
+            return failure
+        there = [
+            Stopped(replace(one.ae, id=replace(one.ae.id, destination=new.remote.address)), one.sent) for one in silent
+        ]
+        self._align(children, old, new, there)
+        return None
 
     def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
         """As Sequences.stop, where a larval state may be in front of one that is to be stopped (EINVAL)."""
@@ -352,26 +365,21 @@ class KernelStates:
             raise KernelRefused(f"outbound state {min(taken):08x} towards {new.remote.address}", errno.EEXIST)
         return stopped
 
-    def _align(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
-        """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
+    def _align(self, children: Sequence[ChildSa], old: Path, new: Path, silent: Sequence[Stopped] = ()) -> None:
+        """Install states anew that are at either path and not as `new` has them; let those send that were stopped.
+
+        `silent` are all outbound ones, where they are stopped already.
+        """
+        places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
+        outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
+        inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
+        stopped = silent or self._stop_misfits(children, outbound, new)
+        states = self._read([*(one.ae.id for one in stopped), *inbound])
         requests: list[Request] = []
-        for place in dict.fromkeys((new.remote.address, old.remote.address)):
-            # One that is as it should be goes on sending, unless it was stopped for charon's sake.
-            ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
-            stopped, _ = self._stop(ids)
-            stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
-            for one in stopped:
-                self._kept.pop(one.ae.id.spi, None)
-            if self._is_lone(children, stopped, new):
-                if self._encapsulate(children[0].reqid, stopped, new):
-                    continue
-                # Refused, it goes on sending as it was: its last number is another by now.
-                stopped, _ = self._stop(ids)
-            for one in stopped:
-                requests += self._refit(one.ae.id, new, out=True, sent=one.sent) or one.go(place)
-        for place in dict.fromkeys((new.local.address, old.local.address)):
-            for ident in self._inbound(children, place):
-                requests += self._refit(ident, new, out=False)
+        for one in stopped:
+            requests += _refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
+        for ident in inbound:
+            requests += _refit(states, ident, new)
         for request, answer in zip(requests, self._transactions.transact(requests), strict=True):
             if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
                 # A packet went out between the two messages: the kernel has a larval state in this place now, as the
@@ -395,19 +403,39 @@ class KernelStates:
         steps = [plan.step(p, reqid) for p in self._mirror.of_reqid(reqid) if p.direction == Direction.OUT]
         return self._perform(steps, stopped, path) is None and bool(steps)
 
-    def _misfits(self, outbound: SaId, path: Path) -> bool:
-        state = self.state(outbound.destination, outbound.spi, mark=outbound.mark)
-        return outbound.spi in self._kept or (state is not None and not fits(state, path, out=True))
-
-    def _refit(self, ident: SaId, path: Path, *, out: bool, sent: int | None = None) -> list[Request]:
-        """What installs a state anew; nothing where there is none, or it is as the path has it."""
-        state = self.state(ident.destination, ident.spi, mark=ident.mark)
-        if state is None or fits(state, path, out=out):
-            return []
-        return [
-            Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()),
-            Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+    def _stop_misfits(self, children: Sequence[ChildSa], outbound: Sequence[SaId], path: Path) -> list[Stopped]:
+        """Stop the outbound states that are not as the path has them, but for one that MIGRATE can put right."""
+        known = self._read(outbound)
+        # One that is as it should be goes on sending, unless it was stopped for charon's sake.
+        ids = [
+            ident
+            for ident in outbound
+            if ident.spi in self._kept or (ident in known and not fits(known[ident], path, out=True))
         ]
+        stopped, _ = self._stop(ids)
+        stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
+        for one in stopped:
+            self._kept.pop(one.ae.id.spi, None)
+        if not self._is_lone(children, stopped, path):
+            return stopped
+        if self._encapsulate(children[0].reqid, stopped, path):
+            return []
+        # Refused, it goes on sending as it was: its last number is another by now.
+        return self._stop(ids)[0]
+
+    def _read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
+        """Those of these states that there are, in one system call; as `state`."""
+        requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
+        found: dict[SaId, SaState] = {}
+        for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
+            if answer.code not in (0, errno.ESRCH):
+                raise KernelRefused(request.operation, answer.code)
+            for message in answer.messages:
+                try:
+                    found[ident] = SaState.unpack(message.payload)
+                except WireError as error:
+                    raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
+        return found
 
     def _outbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
         return self._ids(((child.reqid, child.spi_out) for child in children), Direction.OUT, place)
@@ -458,6 +486,17 @@ class KernelStates:
         dump = self._requests.request("policies", Msg.GETPOLICY, b"", Flag.DUMP)
         self.ignored += self._mirror.load(dump)
         self._stale = False
+
+
+def _refit(states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None) -> list[Request]:
+    """What installs a state anew; nothing where there is none, or it is as the path has it. `sent`: of outbound."""
+    state, out = states.get(ident), sent is not None
+    if state is None or fits(state, path, out=out):
+        return []
+    return [
+        Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()),
+        Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+    ]
 
 
 def _uncover(covers: Iterable[PolicyId]) -> list[Request]:

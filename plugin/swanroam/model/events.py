@@ -188,7 +188,7 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageMalformed:
-    """A message came as MessageReceived and cannot be read: neither this version of swanroam nor a later one sent it."""
+    """A message came as MessageReceived and cannot be read: it is from no version of swanroam."""
 
     at_s: float
     inner: IPAddress
