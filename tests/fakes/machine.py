@@ -18,6 +18,7 @@ from swanroam.model.effects import Announcement, Watch
 from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
 from swanroam.model.tunnel import ChildSa, TunnelKey
 from swanroam.wire.xfrm import SaState
+from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = [
     "Bell",
@@ -94,11 +95,18 @@ class FakeKernel(Refusing, Bell):
         Bell.__init__(self)
         self.states: dict[tuple[IPAddress, int], SaState] = {}
         self.where: dict[int, Path] = {}
+        self.events: list[XfrmEvent] = []
 
-    def process_events(self) -> object:
-        """Nothing to follow."""
+    def process_events(self) -> list[XfrmEvent]:
+        """What happened since this was asked last."""
         self.hear()
-        return ()
+        events, self.events = self.events, []
+        return events
+
+    def happened(self, *events: XfrmEvent) -> None:
+        """Tell of it."""
+        self.events += events
+        self.ring()
 
     def state(self, destination: IPAddress, spi: int) -> SaState | None:
         """A state with its keys."""

@@ -41,6 +41,7 @@ from swanroam.model.events import (
     MoveRefused,
     PacketHeld,
     PacketVerified,
+    PolicyInstalled,
     Reason,
     RepositoryChanged,
     TimerExpired,
@@ -276,6 +277,10 @@ class Machine(RuleBasedStateMachine):
             )
         )
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
+
+    @rule(reqid=st.integers(1, 2))
+    def install_policies(self, reqid: int) -> None:
+        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid))
 
     @rule(inner=st.sampled_from((INNER, OTHER_INNER)))
     def receive_nonsense(self, inner: IPAddress) -> None:

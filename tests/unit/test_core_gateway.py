@@ -26,7 +26,15 @@ from swanroam.model.effects import (
     VerifyPacket,
     Watch,
 )
-from swanroam.model.events import IkeSaEnded, MessageMalformed, PacketVerified, Reason, TimerId, TimerKind
+from swanroam.model.events import (
+    IkeSaEnded,
+    MessageMalformed,
+    PacketVerified,
+    PolicyInstalled,
+    Reason,
+    TimerId,
+    TimerKind,
+)
 from swanroam.model.messages import Feature, Hello, PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
@@ -539,6 +547,19 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
     assert verdicts(effects) == [2, 3]
     assert (one(Watch, effects).sources, one(Watch, effects).waiting) == ((B,), ())
     assert desk.expired(TimerKind.FOLLOW) == ()
+
+
+def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    assert desk.held(B, packet_id=7) == ()
+    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=2)) == (), "another tunnel's"
+    effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
+    assert some(GiveVerdict, effects) == [GiveVerdict(packet_id=7)]
+    assert one(Watch, effects).sources
+    assert desk.held(B, packet_id=8) == (GiveVerdict(packet_id=8),)
+    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1)) == (), "once is enough"
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)), "charon is asked all the same"
 
 
 def test_packets_do_not_wait_for_ever_for_a_charon_that_does_not_follow() -> None:

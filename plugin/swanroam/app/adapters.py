@@ -16,6 +16,7 @@ from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
+from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = ["Adapters", "Filter", "Hooks", "Kept", "Kernel", "Queue", "Routes", "Sender"]
 
@@ -37,8 +38,8 @@ class Source(Closable, Protocol):
 class Kernel(ports.Kernel, States, Source, Protocol):
     """The kernel's states and policies."""
 
-    def process_events(self) -> object:
-        """Follow what changed."""
+    def process_events(self) -> Sequence[XfrmEvent]:
+        """Follow what changed, and tell of it."""
 
 
 class Queue(ports.Queue, Source, Protocol):

@@ -38,10 +38,12 @@ from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
 from swanroam.model.effects import Persist, Watch
-from swanroam.model.events import Event, MessageMalformed, MessageReceived, RepositoryChanged
+from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
+from swanroam.wire.xfrm.events import PolicySet
+from swanroam.wire.xfrm.structs import Direction
 
 __all__ = ["Daemon", "run"]
 
@@ -154,7 +156,7 @@ class Daemon:
         notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as self._group:
             self._watch(self._queue.fileno(), self._on_packets)
-            self._watch(self._kernel.fileno(), self._kernel.process_events)
+            self._watch(self._kernel.fileno(), self._on_kernel_events)
             self._watch(self._filter.fileno(), self._on_filter_events)
             if self._routes is not None:
                 self._watch(self._routes.fileno(), self._on_routes)
@@ -256,6 +258,16 @@ class Daemon:
             ranked.append(replace(address, preference=preference))
         changed = RepositoryChanged(at_s=self._clock(), repository=replace(repository, addresses=tuple(ranked)))
         self._performer.dispatch(changed)
+
+    def _on_kernel_events(self) -> None:
+        reqids = dict.fromkeys(
+            template.reqid
+            for event in self._kernel.process_events()
+            if isinstance(event, PolicySet) and event.policy.direction == Direction.IN
+            for template in event.policy.templates
+        )
+        for reqid in reqids:
+            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid))
 
     def _on_filter_events(self) -> None:
         if not self._filter.process_events() and self._repair is None:

@@ -42,6 +42,7 @@ from swanroam.model.events import (
     MoveRefused,
     PacketHeld,
     PacketVerified,
+    PolicyInstalled,
     Reason,
     RepositoryChanged,
     TimerExpired,
@@ -114,6 +115,8 @@ class Core:
                 return self._on_message(event)
             case MessageMalformed():
                 return self._on_malformed(event)
+            case PolicyInstalled():
+                return self._on_installed(event)
             case TimerExpired():
                 return self._on_timer(event)
             case _:
@@ -313,6 +316,15 @@ class Core:
         waited = self._following.abandon(key)
         self._flights.note(waited)
         return (*waited, *self._flights.abandon(key))
+
+    def _on_installed(self, event: PolicyInstalled) -> tuple[Effect, ...]:
+        effects: list[Effect] = []
+        for key in self._following.keys:
+            tunnel = self.table.get(key)
+            if tunnel is not None and any(child.reqid == event.reqid for child in tunnel.children):
+                effects += self._following.installed(tunnel)
+        self._flights.note(effects)
+        return tuple(effects)
 
     # packets and moves
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import COVER_USER, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
@@ -18,7 +18,7 @@ from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
 from swanroam.wire.xfrm.aevents import AeState
-from swanroam.wire.xfrm.events import XfrmEvent, decode_event
+from swanroam.wire.xfrm.events import PolicySet, XfrmEvent, decode_event
 from swanroam.wire.xfrm.policies import Policy, PolicyId
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
 from swanroam.wire.xfrm.structs import Direction, Group, Mark, Msg
@@ -82,7 +82,10 @@ class KernelStates:
         return self._events.fileno()
 
     def process_events(self) -> list[XfrmEvent]:
-        """Follow the policies, and return the other events, in order. Raises nothing; strange input is counted."""
+        """Follow the policies, and return the events but those of policies that went, in order.
+
+        Covers are none of them. Raises nothing; strange input is counted.
+        """
         self._pump()
         events, self._early = self._early, []
         return events
@@ -479,7 +482,10 @@ class KernelStates:
             self.ignored += 1
             log.debug("event of type %d: %s", message.type, error)
             return
-        if event is not None and not self._mirror.apply(event, message):
+        if event is None:
+            return
+        foreign = isinstance(event, PolicySet) and event.policy.selector.user != COVER_USER
+        if not self._mirror.apply(event, message) or foreign:
             self._early.append(event)
 
     def _load(self) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "MoveRefused",
     "PacketHeld",
     "PacketVerified",
+    "PolicyInstalled",
     "Reason",
     "RepositoryChanged",
     "TimerExpired",
@@ -198,6 +199,17 @@ class MessageMalformed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInstalled:
+    """Somebody else, which is charon, installed an inbound policy of a CHILD_SA, or changed it.
+
+    When it follows a move that is what it does right after it has installed states anew (child_sa.c, update).
+    """
+
+    at_s: float
+    reqid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerExpired:
     """A timer that the core had started ran out."""
 
@@ -216,5 +228,6 @@ Event = (
     | MoveRefused
     | MessageReceived
     | MessageMalformed
+    | PolicyInstalled
     | TimerExpired
 )
