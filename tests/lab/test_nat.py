@@ -92,6 +92,22 @@ def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one
     eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
 
 
+UNTELLING = "198.18.7"
+"""A network that is not told from a public one by its addresses (RFC 2544 section C.2.2)."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
+def test_a_nat_of_which_nothing_tells_is_found_when_nobody_answers_plain_esp(world: World, variant: Variant) -> None:
+    terminal = world.terminal
+    journey = begin(world, variant, PUBLIC)
+    (nat,) = world.nats[NATTED].hosts
+    nat.namespace.run(["ip", "route", "add", f"{UNTELLING}.0/24", "dev", "lan"])
+    terminal.namespace.run(["ip", "route", "add", f"{terminal.other.router}/32", "dev", NATTED])
+    journey.goes_on(APPEARS, lambda: terminal.move(f"{UNTELLING}.11/24"), told=False)
+    journey.goes_on(DISAPPEARS, terminal.move)
+    journey.ends_well()
+
+
 # The last: it stops swanroam.
 def test_mobike_for_comparison(world: World) -> None:
     if world.terminal.access.link == NATTED:
