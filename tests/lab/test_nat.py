@@ -1,15 +1,17 @@
 """One of the terminal's networks has a NAT: it appears under a tunnel, forgets, and disappears again."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.lab.agreement import agrees
+from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
-from tests.lab.conditions import eventually
+from tests.lab.conditions import SLACK, eventually
 from tests.lab.journeys import VARIANTS, Variant, begin, compare_with_mobike
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
+from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -90,6 +92,34 @@ def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one
     assert journey.leftovers()
     terminal.swanroam.run()
     eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:2], indirect=True, ids=str)
+@pytest.mark.parametrize("who", ["terminal", "gateway"])
+def test_a_daemon_that_stops_behind_a_nat_that_charon_does_not_know_of_leaves_a_tunnel_that_charon_knows_all_of(
+    world: World, variant: Variant, who: str
+) -> None:
+    """It is built anew, with its inner address, and all that strongSwan does works without the daemon."""
+    terminal, gateway = world.terminal, world.gateway
+    journey = begin(world, variant, PUBLIC)
+    journey.goes_on(APPEARS, terminal.move)
+    before = terminal.sa
+    stopped, left = (terminal, gateway) if who == "terminal" else (gateway, terminal)
+    began_s = time.monotonic()
+    assert stopped.swanroam.stop() == 0
+    took_s = time.monotonic() - began_s
+    eventually(lambda: "local" in terminal.sa.nat, "charon knows of the NAT")
+    assert terminal.sa.inner == before.inner
+    wanted = Wanted(swanroam=(left.name.rstrip("1"),))
+    agrees(world, terminal, wanted)
+    with world.both_ways():
+        pass
+    for end in (terminal, gateway):
+        rekeys_the_child(world, end, wanted)
+    with world.both_ways():
+        pass
+    answers_dead_peer_detection(world, time.monotonic_ns())
+    assert took_s < 2 * SLACK
 
 
 UNTELLING = "198.18.7"

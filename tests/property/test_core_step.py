@@ -50,6 +50,7 @@ from swanroam.model.events import (
 )
 from swanroam.model.messages import (
     Feature,
+    Goodbye,
     Hello,
     HelloAck,
     Message,
@@ -274,6 +275,7 @@ class Machine(RuleBasedStateMachine):
                 st.builds(UpdateAck, sequence=st.integers(0, 4), observed=endpoint),
                 st.builds(PathChallenge, nonce=nonce),
                 st.builds(PathResponse, nonce=nonce),
+                st.just(Goodbye()),
             )
         )
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))

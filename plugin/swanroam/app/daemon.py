@@ -37,7 +37,7 @@ from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
-from swanroam.model.effects import Persist, Watch
+from swanroam.model.effects import Effect, Persist, Reestablish, Watch
 from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
 STORE_TIMEOUT_S: Final = 0.5
+REBUILD_S: Final = 1.0
+"""How long charon may take to answer when the daemon ends, which is to take two seconds at most."""
 
 
 def run(config: Config, config_file: Path, adapters: Adapters | None = None) -> int:
@@ -85,6 +87,7 @@ class Daemon:
         self._preferences: dict[LocalAddress, int] = {}
         self._backlog = deque[Taken]()
         self._repair: asyncio.TimerHandle | None = None
+        self._last: tuple[Effect, ...] = ()
 
         store, records, problem = Store.open(config.state_dir)
         cleanup.callback(store.close, STORE_TIMEOUT_S)
@@ -150,6 +153,7 @@ class Daemon:
             finally:
                 self._performer.close()
                 self._clear_filter()
+                await self._performer.rebuild(self._last, REBUILD_S)
         log.info("swanroam stopped; the tunnels are charon's")
 
     async def _work(self) -> None:
@@ -173,6 +177,8 @@ class Daemon:
                 self._loop.remove_reader(descriptor)
             if self._repair is not None:
                 self._repair.cancel()
+            self._last = self._core.leave()
+            self._performer.perform(tuple(effect for effect in self._last if not isinstance(effect, Reestablish)))
             self._performer.close()
             for task in tuple(self._tasks):
                 task.cancel()

@@ -79,7 +79,9 @@ class Following:
             if isinstance(effect, InformCharon | RemindCharon) and waits:
                 before = self._waits.get(tunnel.key)
                 self._waits[tunnel.key] = _Wait(
-                    round(DEADLINE_S / LOOK_S), isinstance(effect, RemindCharon), before.packets if before else []
+                    round(DEADLINE_S / LOOK_S),
+                    isinstance(effect, RemindCharon),
+                    packets=before.packets if before else [],
                 )
                 timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.FOLLOW), delay_s=LOOK_S)
                 done += [self.held(watching.watch(tunnel)), effect, timer] if tunnel.guarded else [effect, timer]
@@ -103,7 +105,7 @@ class Following:
         return ()
 
     def installed(self, tunnel: Tunnel) -> tuple[Effect, ...]:
-        """charon installs policies anew, for which it has done with the states.
+        """Of charon, which installs policies anew, and has done with the states by then.
 
         That may also be for another reason, as a rekey; so it goes on being asked, and then it is all done once more.
         """

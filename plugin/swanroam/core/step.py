@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from swanroam.core import capability, gateway, terminal, watching
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
+from swanroam.core.leaving import leave
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
@@ -49,8 +50,8 @@ from swanroam.model.events import (
     TimerId,
     TimerKind,
 )
-from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
-from swanroam.model.path import Path, Repository
+from swanroam.model.messages import Goodbye, Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
+from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
 __all__ = ["BARE_S", "Core"]
@@ -130,6 +131,10 @@ class Core:
             if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
         return tuple(map(self._following.held, effects))
+
+    def leave(self) -> tuple[Effect, ...]:
+        """What is to be done before the daemon ends; what has charon build tunnels anew last of all."""
+        return leave(self.table, self._port)
 
     # charon
 
@@ -281,7 +286,18 @@ class Core:
         if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
             agreed = Capability.NEGOTIATED
         nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
-        return replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY, nat=nat)
+        last = remembered.last_move
+        was_in_udp = last is not None and last.new.encap and last.new.addresses == fresh.path.addresses
+        translated = frozenset({fresh.path.local.address}) if was_in_udp else frozenset[IPAddress]()
+        return replace(
+            remembered,
+            sas=fresh.sas,
+            path=fresh.path,
+            capability=agreed,
+            phase=Phase.STEADY,
+            nat=nat,
+            translated=translated,
+        )
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
@@ -406,6 +422,7 @@ class Core:
             return self._apply((tunnel.count(Reason.BAD_MESSAGE), (refused,)))
         before = tunnel.capability
         effects = self._apply(step)
+        effects += self._recovery.begin(effects)
         now = self.table.get(tunnel.key)
         if now is not None and now.capability is not before:
             return (watching.watch(now), *effects, *self._consider(now.key))
@@ -433,6 +450,8 @@ class Core:
                 return tunnel, ()  # the gateway is told again when that is done
             case UpdateAck() as ack if terminal_role:
                 return terminal.on_ack(tunnel, ack)
+            case Goodbye() if terminal_role:
+                return terminal.on_goodbye(tunnel)
             case PathChallenge() as challenge if terminal_role:
                 return terminal.on_challenge(tunnel, challenge, own, peer)
             case Update() if tunnel.key in self._flights:

@@ -224,7 +224,7 @@ class StopTimer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reestablish:
-    """Have charon build the tunnel anew: nobody answers on it."""
+    """Have charon build the tunnel anew: nobody answers on it, or it cannot go on as it is."""
 
     key: TunnelKey
     connection: str
