@@ -36,15 +36,15 @@ def variant(request: pytest.FixtureRequest, world: World) -> Variant:
 
 def test_a_nat_appears(world: World, variant: Variant) -> None:
     journey = begin(world, variant, PUBLIC)
-    journey.goes_on(APPEARS, world.terminal.move)
+    for kind in (APPEARS, DISAPPEARS, APPEARS):
+        journey.goes_on(kind, world.terminal.move)
     journey.ends_well()
 
 
 def test_a_nat_disappears(world: World, variant: Variant) -> None:
     journey = begin(world, variant, NATTED if variant.alone else PUBLIC)
-    if not variant.alone:
-        journey.goes_on(APPEARS, world.terminal.move)
-    journey.goes_on(DISAPPEARS, world.terminal.move)
+    for kind in (DISAPPEARS, APPEARS, DISAPPEARS) if variant.alone else (APPEARS, DISAPPEARS):
+        journey.goes_on(kind, world.terminal.move)
     journey.ends_well()
 
 
