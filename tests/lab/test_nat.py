@@ -8,10 +8,10 @@ import pytest
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import SLACK, eventually
-from tests.lab.journeys import VARIANTS, Variant, begin, compare_with_mobike
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
-from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child
+from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -20,9 +20,10 @@ PUBLIC, NATTED = "wlan0", "lte0"
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., World]) -> World:
-    world = make_world(Topology(nats=(Nat(link=NATTED),)), VARIANTS[0].tunnel())
+    world = make_world(Topology(terminals=2, nats=(Nat(link=NATTED),)), VARIANTS[0].tunnel())
     world.connect()
     world.roam(mobike=False)
+    world.rest(world.terminals[1])
     return world
 
 
@@ -120,6 +121,26 @@ def test_a_daemon_that_stops_behind_a_nat_that_charon_does_not_know_of_leaves_a_
         pass
     answers_dead_peer_detection(world, time.monotonic_ns())
     assert took_s < 2 * SLACK
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:2], indirect=True, ids=str)
+def test_two_terminals_whose_ike_is_carried_through_one_nat_are_told_apart(world: World, variant: Variant) -> None:
+    first, second = world.terminals
+    journeys = [begin(world, variant, PUBLIC)]
+    if second.access.link != PUBLIC:
+        second.move()
+    with world.awake(second):
+        journeys.append(Journey(world, variant, second, second.outer, natted(second, variant)))
+        for journey in journeys:
+            journey.goes_on(APPEARS, journey.terminal.move)
+        assert first.seen == second.seen
+        # What each of them sends tells the ports of new SPIs.
+        with world.both_ways(first), world.both_ways(second):
+            for journey in journeys:
+                wanted, terminal = journey.wanted(), journey.terminal
+                rekeys_the_child(world, world.gateway, wanted, terminal)
+                rekeys_the_ike_sa(world, terminal, wanted, terminal)
+                rekeys_the_child(world, terminal, wanted, terminal)
 
 
 UNTELLING = "198.18.7"
