@@ -141,13 +141,14 @@ def test_a_main_mode_to_a_nat_with_two_terminals_behind_it_is_left_alone() -> No
     assert ends_of(both.carried(arrived(SEEN, OURS, first)))[:2] == (plain(NAT_A), plain(GATEWAY))
 
 
-def test_an_ike_sa_that_was_succeeded_is_carried_until_it_is_deleted() -> None:
-    former, table = sa_of(Role.GATEWAY), Table()
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_ike_sa_that_was_succeeded_is_carried_until_it_is_deleted(version: int) -> None:
+    former, table = sa_of(Role.GATEWAY, version), Table()
     table.put(tunnel(Role.GATEWAY, former))
     there = Carrier(table)
-    there.carried(arrived(SEEN, OURS, message((1, bytes(40)), initiator=BEGUN)))
+    there.carried(arrived(SEEN, OURS, message((1, bytes(40)), version=version, responder=0x22)))
     table.put(tunnel(Role.GATEWAY, replace(former, initiator_spi=BEGUN)))
-    deletion = message(initiator=former.initiator_spi, responder=0x22, exchange=5, flags=1)
+    deletion = message(initiator=former.initiator_spi, responder=0x22, version=version, exchange=37, flags=1)
     assert ends_of(there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)))[:2] == (OURS, SEEN)
     table.remove(KEY)
     assert there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)) is None

@@ -247,12 +247,12 @@ def test_ike_sas_that_go_with_esp_in_udp_are_known_by_the_initiators_spi() -> No
     assert ("-", "carried", None) in told(wanted.watch(watched("192.0.2.1")))
 
 
-def test_what_begins_an_ike_sa_is_known_by_where_the_tunnel_is() -> None:
+def test_ike_sas_that_are_not_listed_are_known_by_where_the_tunnel_is() -> None:
     wanted = WantedElements(holds=False, leaving_ms=500)
     path = Path(Endpoint(A, 4500), Endpoint(B, 4500), encap=True)
-    changes = wanted.watch(replace(watched("192.0.2.1"), begins=path))
-    keys = {change.element.set_name: change.element.key for change in changes if "beg" in change.element.set_name}
-    assert keys == {"begun": set_key(Endpoint(B, 4500)), "beginning": set_key(A, B)}
+    changes = wanted.watch(replace(watched("192.0.2.1"), carrying=path))
+    keys = {change.element.set_name: change.element.key for change in changes if "ing" in change.element.set_name}
+    assert keys == {"arriving": set_key(Endpoint(B, 4500)), "departing": set_key(A, B)}
 
 
 def test_a_kept_address_is_one_element_of_each_map_and_another_value_takes_the_place_of_the_first() -> None:

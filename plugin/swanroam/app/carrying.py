@@ -19,8 +19,8 @@ class Carrier:
     Whether a message is authentic is charon's to find out, as of any; where it answers to does not depend on the packet
     but on the tunnel's path, which only ESP moves.
 
-    Of IKEv1 also those of IKE_SAs that the table does not know: a main mode is about to succeed an IKE_SA before it has
-    an inner address, and the one that it succeeded has none any more when it is deleted ten seconds later.
+    Also those of IKE_SAs that the table does not know: one that was rekeyed is not listed any more when its deletion is
+    answered, in IKEv1 ten seconds later, and there a main mode succeeds it before charon tells of that.
     """
 
     def __init__(self, table: Table) -> None:
@@ -50,8 +50,6 @@ class Carrier:
         return found[0] if len(found) == 1 else None
 
     def _note(self, tunnel: Tunnel, initiator_spi: int) -> None:
-        if tunnel.sas[0].version != 1:
-            return
         for spi in (*(sa.initiator_spi for sa in tunnel.sas), initiator_spi):
             if spi not in self._unlisted:
                 while len(self._unlisted) >= UNLISTED_MAX:

@@ -21,7 +21,7 @@ def watch(tunnel: Tunnel) -> Watch:
         leaving=leaving,
         unproven=unproven,
         ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
-        begins=tunnel.path if tunnel.carries_ike and tunnel.sas[0].version == 1 else None,
+        carrying=tunnel.path if tunnel.carries_ike else None,
     )
 
 

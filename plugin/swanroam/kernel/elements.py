@@ -20,7 +20,7 @@ UNPROVEN_MS: Final = 10_000
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
 NAMES: Final = (
     *("away", "home", "leaving", "known", "waiting", "unproven", "bound"),
-    *("carried", "begun", "beginning", "roaming"),
+    *("carried", "arriving", "departing", "roaming"),
 )
 ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
 MAPS: Final = frozenset(("away", "home"))
@@ -63,9 +63,9 @@ class WantedElements:
     def _elements(self, watch: Watch) -> Iterator[Element]:
         for ike in watch.ike:
             yield Element("carried", ike.to_bytes(8))
-        if watch.begins is not None:
-            yield _element("begun", watch.begins.remote.address, watch.begins.remote)
-            yield _element("beginning", watch.begins.remote.address, *watch.begins.addresses)
+        if (path := watch.carrying) is not None:
+            yield _element("arriving", path.remote.address, path.remote)
+            yield _element("departing", path.remote.address, *path.addresses)
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)

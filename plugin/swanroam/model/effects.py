@@ -68,8 +68,8 @@ class Watch:
     """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
     ike: tuple[int, ...] = ()
     """Initiator SPIs of IKE_SAs whose messages go with the tunnel's ESP in UDP, as charon knows of no NAT."""
-    begins: Path | None = None
-    """Where IKE_SAs of IKEv1 are begun that are to succeed these, and go with the tunnel's ESP in UDP likewise."""
+    carrying: Path | None = None
+    """Where that is. There may be messages of IKE_SAs that are not listed yet, or not any more."""
     waiting: tuple[Origin, ...] = ()
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
     unproven: tuple[int, ...] = ()

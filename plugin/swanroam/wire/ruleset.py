@@ -11,8 +11,8 @@
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     bound     SPI . inner address      in-tunnel messages that the daemon may read
     carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of
-    beginning outer addresses          the same, for what begins another IKE_SA of IKEv1, on its way out and
-    begun     outer source             in: of these nobody has told an SPI yet
+    departing outer addresses          the same, for IKE_SAs that are not listed yet, or not any more, on their way out
+    arriving  outer source             and in: the daemon knows which it is to take
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
 
@@ -142,9 +142,6 @@ ASKERS: Final = 16384
 # addresses it moves to, and fills up again at 2 Mbit/s: that is what can be made to go to a victim for longer.
 BUDGET: Final = "limit rate over 256 kbytes/second burst 4 mbytes"
 
-IKEV1: Final = "0x10"
-"""Version of an IKE message of IKEv1 (RFC 2408 section 3.1)."""
-
 # Messages carry the same port twice, so that other traffic to that port is left alone. They are taken before the
 # kernel's policy check of the inner source: `ipsec in spi` binds the state that decrypted the packet to the inner
 # address instead. Without `bypass`: nobody but the daemon is to get them. The other end cannot tell what this daemon
@@ -160,8 +157,8 @@ table inet {table} {{
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}
   set carried {{ typeof @th,64,64; }}
-  set beginning {{ typeof ip saddr . ip daddr; }}
-  set begun {{ typeof ip saddr . udp sport; }}{held}
+  set departing {{ typeof ip saddr . ip daddr; }}
+  set arriving {{ typeof ip saddr . udp sport; }}{held}
   chain messages {{
     meta ipsec missing accept
     udp sport != {port} accept
@@ -177,7 +174,7 @@ table inet {table} {{
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     udp dport {natt} @th,64,32 0 @th,96,64 @carried queue flags bypass to {ike}
-    udp dport {natt} @th,64,32 0 @th,232,8 {ikev1} ip saddr . udp sport @begun queue flags bypass to {ike}
+    udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving queue flags bypass to {ike}
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -196,7 +193,7 @@ table inet {table} {{
   chain output {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
-    udp sport 500 udp dport 500 @th,200,8 {ikev1} ip saddr . ip daddr @beginning queue flags bypass to {ike}
+    udp sport 500 udp dport 500 ip saddr . ip daddr @departing queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
@@ -234,7 +231,6 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         messages=messages_queue(queue),
         ike=ike_queue(queue),
         natt=NATT_PORT,
-        ikev1=IKEV1,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
         held=_held(queue) if gateway else KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT),
