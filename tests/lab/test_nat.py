@@ -8,7 +8,7 @@ import pytest
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import SLACK, eventually
-from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted, rehearse
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
 from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
@@ -24,6 +24,7 @@ def world(make_world: Callable[..., World]) -> World:
     world.connect()
     world.roam(mobike=False)
     world.rest(world.terminals[1])
+    rehearse(world)
     return world
 
 

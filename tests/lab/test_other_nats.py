@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted, rehearse
 from tests.lab.nat_figures import CHANGES
 from tests.lab.nats import Nat
 from tests.lab.topology import Topology
@@ -27,6 +27,7 @@ def world(make_world: Callable[..., World]) -> World:
     world.connect()
     world.roam(mobike=False)
     world.rest(world.terminals[1])
+    rehearse(world)
     return world
 
 
