@@ -13,7 +13,7 @@ from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import COVER_USER, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
-from swanroam.kernel.transactions import Request, Transactions
+from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
@@ -248,16 +248,45 @@ class KernelStates:
         steps: Sequence[Step],
         covers: _Covers,
     ) -> KernelRefused | None:
-        """Move everything, and install the states anew: until then what is stopped sends nothing in UDP from there."""
-        failure = self._perform(steps, (), new, covers)
+        """Move everything in one system call, with the states installed anew: until then nothing is sent.
+
+        MIGRATE would make the inbound ones once more, to be deleted at once, so they are taken out before. Of outbound
+        ones that would leave a moment in which a packet has the kernel put a larval state where the tunnel was.
+        """
+        try:
+            inbound = self._inbound(children, old.local.address)
+            states = self._read([*(one.ae.id for one in silent), *inbound])
+        except KernelRefused:
+            self._transactions.transact([go for one in silent for go in one.go(old.remote.address)])
+            raise
+        before: list[Request] = []
+        behind: list[Request] = []
+        for one in silent:
+            there = replace(one.ae.id, destination=new.remote.address)
+            refit = _refit(states, one.ae.id, new, sent=one.sent, there=there)
+            behind += refit or one.go(old.remote.address, new.remote.address)
+        for ident in inbound:
+            refit = _refit(states, ident, new)
+            before += refit[:1]
+            behind += refit[1:]
+        failure = self._perform(steps, (), new, covers, before=before, behind=behind)
         if failure:
-            self._transactions.transact([go for one in silent for go in one.go(old.remote.address, new.remote.address)])
-            return failure
-        there = [
-            Stopped(replace(one.ae, id=replace(one.ae.id, destination=new.remote.address)), one.sent) for one in silent
-        ]
-        self._align(children, old, new, there)
-        return None
+            self._put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
+        return failure
+
+    def _put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:
+        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones."""
+        requests: list[Request] = []
+        for ident, state in states.items():
+            out = ident in sent
+            there = replace(ident, destination=new.remote.address if out else new.local.address)
+            again = refitted(state, old, out=out, sent=sent.get(ident))
+            requests += [
+                Request("delete state", Msg.DELSA, there.request()),
+                Request("delete state", Msg.DELSA, ident.request()),
+                Request("state", Msg.NEWSA, again, CREATE),
+            ]
+        self._transactions.transact(requests)
 
     def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
         """As Sequences.stop, where a larval state may be in front of one that is to be stopped (EINVAL)."""
@@ -322,27 +351,35 @@ class KernelStates:
         return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
 
     def _perform(
-        self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
+        self,
+        steps: Sequence[Step],
+        stopped: Sequence[Stopped],
+        new: Path,
+        covers: _Covers | None = None,
+        *,
+        before: Sequence[Request] = (),
+        behind: Sequence[Request] = (),
     ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; those outbound states that were stopped go on at its end.
 
-        A process that is killed before it leaves them silent: `recover` is for that.
+        A process that is killed before it leaves them silent: `recover` is for that. With more requests before and
+        behind, all in the same call.
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
         move of the same tunnel, which may still be there, lead elsewhere.
         """
-        before: list[Request] = []
+        cover: list[Request] = []
         uncover: list[Request] = []
         if covers:
-            before = _uncover(self._covers.pop(covers.reqids, ()))
-            before += [Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
-            self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
+            cover = _uncover(self._covers.pop(covers.reqids, ()))
+            cover += [Request("cover", Msg.UPDPOLICY, policy.pack()) for policy in covers.policies]
+            self._covers[covers.reqids] = ids = tuple(policy.id for policy in covers.policies)
             uncover = _uncover(ids)
         # A state is at one of two places; where, depends on whether the kernel refused to move it.
         go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
+        migrate = [Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
         try:
-            requests = before + [Request("migrate", Msg.MIGRATE, one.payload) for one in steps] + go
-            answers = self._transactions.transact(requests)[len(before) :]
+            answers = self._transactions.transact([*cover, *before, *migrate, *behind, *go])[len(cover) + len(before) :]
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
             self._transactions.transact(go + uncover)
@@ -355,7 +392,19 @@ class KernelStates:
                 failure = failure or KernelRefused(str(one), answer.code)
         if failure:
             self._transactions.transact(uncover)
+        else:
+            self._see_to(behind, answers[len(steps) :][: len(behind)])
         return failure
+
+    def _see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        """Make up for a state that could not be added because there was a larval one; raise for all other refusals."""
+        for request, answer in zip(requests, answers, strict=True):
+            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
+                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
+                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
+                self._requests.request(request.operation, Msg.UPDSA, request.payload)
+            elif answer.code:
+                raise KernelRefused(request.operation, answer.code)
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
@@ -368,28 +417,19 @@ class KernelStates:
             raise KernelRefused(f"outbound state {min(taken):08x} towards {new.remote.address}", errno.EEXIST)
         return stopped
 
-    def _align(self, children: Sequence[ChildSa], old: Path, new: Path, silent: Sequence[Stopped] = ()) -> None:
-        """Install states anew that are at either path and not as `new` has them; let those send that were stopped.
-
-        `silent` are all outbound ones, where they are stopped already.
-        """
+    def _align(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
         places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
         outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
         inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
-        stopped = silent or self._stop_misfits(children, outbound, new)
+        stopped = self._stop_misfits(children, outbound, new)
         states = self._read([*(one.ae.id for one in stopped), *inbound])
         requests: list[Request] = []
         for one in stopped:
             requests += _refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
         for ident in inbound:
             requests += _refit(states, ident, new)
-        for request, answer in zip(requests, self._transactions.transact(requests), strict=True):
-            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
-                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
-                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
-                self._requests.request(request.operation, Msg.UPDSA, request.payload)
-            elif answer.code:
-                raise KernelRefused(request.operation, answer.code)
+        self._see_to(requests, self._transactions.transact(requests))
 
     def _is_lone(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
         """Whether MIGRATE reaches the state: there is one for the policy, and only the encapsulation differs."""
@@ -494,13 +534,18 @@ class KernelStates:
         self._stale = False
 
 
-def _refit(states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None) -> list[Request]:
-    """What installs a state anew; nothing where there is none, or it is as the path has it. `sent`: of outbound."""
+def _refit(
+    states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None, there: SaId | None = None
+) -> list[Request]:
+    """What installs a state anew, a deletion and an addition; nothing where there is none, or it is as it should be.
+
+    `sent`: of outbound states. `there` is where it is by then, if that is elsewhere.
+    """
     state, out = states.get(ident), sent is not None
     if state is None or fits(state, path, out=out):
         return []
     return [
-        Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()),
+        Request(f"delete state {ident.spi:08x}", Msg.DELSA, (there or ident).request()),
         Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
     ]
 
