@@ -38,16 +38,16 @@ def attacker(world: World) -> Host:
     return world.attacker
 
 
-def send(world: World, protocol: int, payload: bytes) -> None:
-    """Send an IP packet to the gateway from the attacker's address."""
-    source, destination = (bytes(map(int, address.split("."))) for address in (ATTACKER, GATEWAY_WAN))
-    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, source, destination)
+def send(world: World, protocol: int, payload: bytes, source: str = ATTACKER) -> None:
+    """Send an IP packet to the gateway from the attacker's host."""
+    ends = (bytes(map(int, address.split("."))) for address in (source, GATEWAY_WAN))
+    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, *ends)
     attacker(world).agent.do("inject", packet=(header + payload).hex(), destination=GATEWAY_WAN)
 
 
-def send_udp(world: World, payload: bytes) -> None:
+def send_udp(world: World, payload: bytes, source: str = ATTACKER, port: int = 31337) -> None:
     """Send to port 4500, as from behind a NAT, without a checksum (RFC 768)."""
-    send(world, UDP, UDP_HEADER.pack(31337, 4500, UDP_HEADER.size + len(payload), 0) + payload)
+    send(world, UDP, UDP_HEADER.pack(port, 4500, UDP_HEADER.size + len(payload), 0) + payload, source)
 
 
 def send_esp(world: World, esp: bytes, *, encap: bool = False) -> None:

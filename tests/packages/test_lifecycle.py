@@ -145,7 +145,6 @@ def test_what_a_killed_daemon_left_in_the_network_goes_with_the_package(installe
     before = shown()
     for command in (
         "nft add table inet swanroam",
-        "nft add table ip swanroam_kept",
         "ip address add 192.0.2.7/32 dev lo label lo:swanroam",
         f"ip route append local 192.0.2.8 dev lo table local proto {RTPROT_SWANROAM}",
     ):

@@ -15,6 +15,7 @@ from swanroam.core.inner import message_addresses
 from swanroam.core.paths import best, candidates
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
+    CapabilityChanged,
     DropAddress,
     Effect,
     KeepAddress,
@@ -44,6 +45,7 @@ __all__ = [
     "inform",
     "on_ack",
     "on_challenge",
+    "on_goodbye",
     "on_keepalive_timer",
     "on_move_finished",
     "on_move_refused",
@@ -76,7 +78,13 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
         return tunnel, ()
     ways = candidates(repository, tunnel.path.remote.address, inner)
     way = best(ways, tunnel.here)
-    if way is None or way.address == tunnel.here:
+    if way is None:
+        return tunnel, ()
+    if way.address == tunnel.here:
+        # charon, which knows of no NAT here, took the encapsulation away: while no daemon ran, or by itself.
+        lost = tunnel.here in tunnel.translated and not tunnel.path.encap and not tunnel.native
+        if lost and tunnel.phase is Phase.STEADY and tunnel.capability.allows_moves:
+            return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, tunnel.here), Trigger.NAT),)
         return tunnel, ()
     if tunnel.native:
         kept = tunnel.path.local
@@ -204,6 +212,15 @@ def inform(tunnel: Tunnel) -> Step:
     # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
     told = watching.inform(tunnel, tunnel.sas[0].path)
     return replace(tunnel, untold=False), (StopTimer(TimerId(tunnel.key, TimerKind.INFORM)), *told)
+
+
+def on_goodbye(tunnel: Tunnel) -> Step:
+    """The gateway carries IKE no longer through a NAT that charon does not know of: built anew, it knows of it."""
+    if not tunnel.carries_ike:
+        return tunnel, ()
+    tunnel = replace(tunnel, capability=Capability.NONE)
+    told = CapabilityChanged(key=tunnel.key, capability=Capability.NONE, detail="the gateway's daemon ends")
+    return tunnel, (watching.watch(tunnel), Persist(tunnel.key), told, reestablish(tunnel))
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:

@@ -23,7 +23,8 @@ def watch(tunnel: Tunnel) -> Watch:
         sources=sources,
         leaving=leaving,
         unproven=unproven,
-        ike=tuple(sa.initiator_spi for sa in tunnel.sas) if tunnel.carries_ike else (),
+        ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
+        carrying=tunnel.path if tunnel.carries_ike else None,
     )
 
 

@@ -12,11 +12,13 @@ __all__ = [
     "Event",
     "IkeSaEnded",
     "IkeSasListed",
+    "MessageMalformed",
     "MessageReceived",
     "MoveFinished",
     "MoveRefused",
     "PacketHeld",
     "PacketVerified",
+    "PolicyInstalled",
     "Reason",
     "RepositoryChanged",
     "TimerExpired",
@@ -188,6 +190,28 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageMalformed:
+    """A message came as MessageReceived and cannot be read: it is from no version of swanroam."""
+
+    at_s: float
+    inner: IPAddress
+    peer: IPAddress
+    problem: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInstalled:
+    """Somebody else, which is charon, installed an inbound policy of a CHILD_SA, or changed it.
+
+    When it follows a move that is what it does right after it has installed states anew (child_sa.c, update).
+    """
+
+    at_s: float
+    reqid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerExpired:
     """A timer that the core had started ran out."""
 
@@ -205,5 +229,7 @@ Event = (
     | MoveFinished
     | MoveRefused
     | MessageReceived
+    | MessageMalformed
+    | PolicyInstalled
     | TimerExpired
 )

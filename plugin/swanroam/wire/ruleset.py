@@ -11,10 +11,17 @@
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     bound     SPI . inner address      in-tunnel messages that the daemon may read, and
     speakers  SPI                      how many of them came by each SPI; what is beyond the limit is dropped
-    carried   initiator SPI            IKE messages that the daemon takes through a NAT that charon does not know, and
-    carriers  initiator SPI            how many of them there were; what is beyond the limit goes on unseen
+    carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of,
+    departing outer addresses          the same, for IKE_SAs that are not listed yet, or not any more, on their way out
+    arriving  outer source             and in: the daemon knows which it is to take, and
+    carriers  initiator SPI            how many came in; what is beyond the limit goes on unseen
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
+
+On a terminal two maps are for the tunnels in UDP that go on with an address which it has left (kernel/kept.py):
+
+    away      that address . gateway   the address that it has instead, where packets leave
+    home      address . gateway        the one that it has left, where packets arrive
 
 The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
 unknown source, and in-tunnel messages, reach the daemon.
@@ -22,7 +29,7 @@ unknown source, and in-tunnel messages, reach the daemon.
 
 from typing import Final
 
-from swanroam.model.path import NATT_PORT
+from swanroam.model.path import IKE_PORT, NATT_PORT
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
@@ -67,6 +74,20 @@ SETS: Final = """
   set leaving{form} {{ typeof {source} . {spi}; flags timeout; }}
   set waiting{form} {{ typeof {source} . {spi}; }}
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
+
+# After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
+# connection is tracked by is the address that it began with.
+KEPT: Final = """
+  map away {{ typeof ip saddr . ip daddr : ip saddr; }}
+  map home {{ typeof ip daddr . ip saddr : ip daddr; }}
+  chain away {{
+    type filter hook postrouting priority srcnat + 10; policy accept;
+    udp sport {{ {ike_port}, {natt} }} ip saddr set ip saddr . ip daddr map @away
+  }}
+  chain home {{
+    type filter hook prerouting priority {priority} - 10; policy accept;
+    udp dport {{ {ike_port}, {natt} }} ip daddr set ip daddr . ip saddr map @home
+  }}"""
 
 HELD: Final = """{sets}
   set roaming {{ typeof esp spi; }}
@@ -143,7 +164,9 @@ table inet {table} {{
   set carriers {{ typeof @th,64,64; size {askers}; flags dynamic,timeout; timeout 10s; }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}
-  set carried {{ typeof @th,64,64; }}{held}
+  set carried {{ typeof @th,64,64; }}
+  set departing {{ typeof ip saddr . ip daddr; }}
+  set arriving {{ typeof ip saddr . udp sport; }}{held}
   chain spoken {{
     update @speakers {{ ipsec in spi {per_speaker} }} counter name {floods} drop
     queue to {messages}
@@ -167,6 +190,7 @@ table inet {table} {{
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
+    udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -185,6 +209,7 @@ table inet {table} {{
   chain output {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
+    udp sport 500 udp dport 500 ip saddr . ip daddr @departing queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
@@ -224,7 +249,7 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         natt=NATT_PORT,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
-        held=_held(queue) if gateway else "",
+        held=_held(queue) if gateway else KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT),
         jump_held="esp : jump held, " if gateway else "",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
