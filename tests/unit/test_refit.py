@@ -134,6 +134,8 @@ def test_states_are_read_at_once_and_those_that_are_not_there_are_left_out() -> 
     message = NetlinkMessage(Msg.NEWSA, 0, 0, 0, STATE.pack())
     transactions = FakeTransactions(Answer(messages=[message]), Answer(code=errno.ESRCH))
     assert Refits(transactions).read([OUT, MOVED]) == {OUT: SaState.unpack(STATE.pack())}
+    larval = replace(message, payload=replace(STATE, aead=None).pack())
+    assert Refits(FakeTransactions(Answer(messages=[larval]))).read([OUT]) == {}
     for answer in (Answer(code=errno.EPERM), Answer(messages=[replace(message, payload=b"short")])):
         with pytest.raises(KernelRefused):
             Refits(FakeTransactions(answer)).read([OUT])

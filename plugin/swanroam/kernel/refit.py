@@ -76,7 +76,7 @@ class Refits:
         self._transactions = transactions
 
     def read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
-        """Those of these states that there are, in one system call; as `state`."""
+        """Those of these states that there are, in one system call; as `state`, but for larval ones."""
         requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
         found: dict[SaId, SaState] = {}
         for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
@@ -84,9 +84,11 @@ class Refits:
                 raise KernelRefused(request.operation, answer.code)
             for message in answer.messages:
                 try:
-                    found[ident] = SaState.unpack(message.payload)
+                    state = SaState.unpack(message.payload)
                 except WireError as error:
                     raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
+                if state.aead or state.crypt or state.auth:
+                    found[ident] = state
         return found
 
     def see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
