@@ -241,14 +241,18 @@ class KernelStates:
         crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
+        # Nothing is worked out while nothing is sent.
+        steps = [plan.step(*one) for one in first]
         stopped = self._silence(children, old, new) if first else []
-        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
-        if old.encap and not new.encap and stopped:
-            return self._leave_udp(children, old, new, stopped, [plan.step(*one) for one in left], covers)
-        failure = self._perform([plan.step(*one) for one in first], stopped, new)
+        leaves_udp = old.encap and not new.encap and bool(stopped)
+        failure = None if leaves_udp else self._perform(steps, stopped, new)
         if failure:
             return failure
-        failure = self._perform([plan.step(*one) for one in left if one not in first], (), new, covers)
+        steps += [plan.step(*one) for one in left if one not in first]
+        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
+        if leaves_udp:
+            return self._leave_udp(children, old, new, stopped, steps, covers)
+        failure = self._perform(steps[len(first) :], (), new, covers)
         unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
         if not failure and unreached:
             self._align(children, old, new)
