@@ -48,7 +48,7 @@ def wrote(machine: Machine, text: str) -> str:
 
 def states(machine: Machine) -> set[str]:
     """The files of the daemon's state, without those that sqlite has while it is open."""
-    return {path.name for path in machine.path(STATE).iterdir() if not path.name.endswith(("-wal", "-shm"))}
+    return {path.name for path in machine.path(STATE).iterdir() if not path.name.endswith(("-wal", "-shm", "-journal"))}
 
 
 def test_it_is_installed_without_a_role_and_waits_for_one(untouched: Machine) -> None:
