@@ -136,6 +136,22 @@ class World:
         for terminal in self.terminals:
             self.agreed(terminal)
 
+    def roams_everywhere(self) -> None:
+        """From now on swanroam runs, and has to run, on all ends again."""
+        self._roams = self.ends
+
+    def begin_with_other_charons(self, tunnel: TunnelOptions) -> None:
+        """Begin all charons anew with other options, those of charon itself too; swanroam stays as it is."""
+        self.tunnel = tunnel
+        for end in self.ends:
+            end.charon.stop()
+        self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
+        for terminal in self.terminals:
+            terminal.charon.configure(tunnel, terminal_connection(terminal.number, tunnel))
+        self.connect()
+        for terminal in self.active if self._capability is not None else ():
+            self.agreed(terminal)
+
     def leave_the_gateway_alone(self) -> None:
         """From now on swanroam runs on the terminals only; nothing if it is so already."""
         self._roams = list(self.terminals)
@@ -183,14 +199,10 @@ class World:
 
     def begin_without_swanroam(self, tunnel: TunnelOptions) -> None:
         """From now on there is only strongSwan, begun anew with other options, those of charon itself too."""
-        self.tunnel, self._capability, self._roams = tunnel, None, []
+        self._capability, self._roams = None, []
         for end in self.ends:
             end.swanroam.stop()
-            end.charon.stop()
-        self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
-        for terminal in self.terminals:
-            terminal.charon.configure(tunnel, terminal_connection(terminal.number, tunnel))
-        self.connect()
+        self.begin_with_other_charons(tunnel)
 
     def steady(self) -> None:
         """Repair what an earlier story left broken: every tunnel is up, every swanroam that should run runs."""

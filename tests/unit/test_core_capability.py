@@ -200,7 +200,6 @@ SIX = Endpoint(IPv6Address("2001:db8::1"), 500)
 @pytest.mark.parametrize(
     ("sa", "why"),
     [
-        (replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), "charon moves it with MOBIKE"),
         (replace(TERMINALS, nat_remote=True), NO_WORD),
         (replace(TERMINALS, nat_local=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
         (replace(TERMINALS, nat_fake=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
@@ -247,17 +246,19 @@ def test_esp_in_udp_is_served_where_the_connection_had_no_mobike_when_that_could
     assert unserved(replace(in_udp(nat_local=True), name="other"), known) == NO_WORD
 
 
-def test_esp_in_udp_is_left_alone_where_the_connection_had_mobike() -> None:
+def test_esp_in_udp_is_moved_together_with_charon_where_the_connection_had_mobike() -> None:
     known = settings(Role.TERMINAL)
     unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), known)
-    assert unserved(in_udp(nat_local=True), known) == "charon moves it with MOBIKE"
+    assert unserved(in_udp(nat_local=True), known) is None
+    assert known.mobike(in_udp(nat_local=True)) is True
 
 
 def test_what_the_operator_says_of_mobike_counts_more_than_what_charon_seems_to_tell() -> None:
-    for said, why in ((True, "charon moves it with MOBIKE"), (False, None)):
+    for said in (True, False):
         told = Settings(role=Role.TERMINAL, tunnels={"*": TunnelSettings(mobike=said)})
-        assert unserved(TERMINALS, told) == why
-        assert unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), told) == why
+        for sa in (TERMINALS, replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), in_udp(nat_local=True)):
+            assert unserved(sa, told) is None
+            assert told.mobike(sa) is said
 
 
 def test_what_was_learned_of_mobike_outlives_new_settings() -> None:

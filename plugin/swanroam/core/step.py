@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import capability, gateway, terminal, watching
+from swanroam.core import capability, gateway, mobike, terminal, watching
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.recovery import Recovery
@@ -121,7 +121,8 @@ class Core:
         old, self.settings = self.settings, replace(settings, learned=self.settings.learned)
         effects: list[Effect] = []
         for tunnel in self.table:
-            if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
+            before, now = old.of(tunnel.key.name), settings.of(tunnel.key.name)
+            if (before.agreement, before.mobike) != (now.agreement, now.mobike):
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
         return tuple(map(self._following.held, effects))
 
@@ -183,7 +184,8 @@ class Core:
         if known is None or not _same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
-                began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat)
+                moving = self.settings.mobike(sas[0])
+                began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat, mobike=moving)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
                 effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
@@ -204,8 +206,12 @@ class Core:
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
-        effects = [Persist(key)]
-        behind = watching.inform(tunnel, sas[0].path) if not self._followed(tunnel) else ()
+        tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
+        effects = [Persist(key), *by_charon]
+        behind: tuple[Effect, ...] = ()
+        if not self._followed(tunnel):
+            late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
+            behind = late or watching.inform(tunnel, sas[0].path)
         if event.complete and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)
@@ -257,7 +263,7 @@ class Core:
         strays = [child for child in tunnel.children if at.get(child.spi_in, tunnel.path) != tunnel.path]
         if not strays:
             return replace(tunnel, also=()), ()
-        lost = [child for child in strays if tunnel.path.encap and not child.encap]
+        lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
         also = {at[child.spi_in].origin: None for child in strays if child not in lost}
         tunnel = replace(tunnel, also=tuple(also))
         if not lost or tunnel.key in self._flights or tunnel.key in self._following:
@@ -275,12 +281,14 @@ class Core:
         if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
             agreed = Capability.NEGOTIATED
         nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
-        return replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY, nat=nat)
+        known = replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY, nat=nat)
+        return replace(known, mobike=self.settings.mobike(fresh.sas[0]))
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
         agreed, detail = capability.initial(tunnel.sas[0], self.settings)
-        tunnel = replace(tunnel, capability=agreed)
+        moving = self.settings.mobike(tunnel.sas[0])
+        tunnel = replace(tunnel, capability=agreed, mobike=moving, charon=mobike.charons(tunnel.sas[0]))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         self.table.put(tunnel)
         effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]

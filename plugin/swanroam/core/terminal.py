@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import encapsulation, natd, watching
+from swanroam.core import encapsulation, mobike, natd, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.paths import best, candidates
@@ -75,10 +75,13 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
     if not (tunnel.capability.allows_moves or tunnel.alone) or not tunnel.children:
         return tunnel, ()
     ways = candidates(repository, tunnel.path.remote.address, inner)
+    if tunnel.mobike:
+        # As charon does: by routes, and not before the present address is gone.
+        ways = tuple(replace(way, preference=0) for way in ways)
     way = best(ways, tunnel.here)
-    if way is None or way.address == tunnel.here:
+    if way is None or way.address == tunnel.here or (tunnel.mobike and any(w.address == tunnel.here for w in ways)):
         return tunnel, ()
-    if tunnel.native:
+    if tunnel.native and not tunnel.mobike:
         kept = tunnel.path.local
         old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
         trigger = Trigger.ADDRESS
@@ -89,7 +92,7 @@ def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     if flight.trigger is Trigger.NAT:
-        tunnel, told = _tell(replace(tunnel, path=event.new, untold=True), port)
+        tunnel, told = _tell(replace(tunnel, path=event.new, untold=not tunnel.mobike), port)
         if event.new.encap or tunnel.capability is not Capability.NEGOTIATED:
             return tunnel, (*told, watching.watch(tunnel))
         return tunnel, (
@@ -101,7 +104,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
     if flight.kept is None:
-        tunnel = replace(tunnel, untold=True, actual=None)
+        tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None)
     else:
         here = event.new.local.address
         tunnel = replace(tunnel, path=path, actual=None if here == flight.kept else here)
@@ -113,6 +116,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         watching.watch(tunnel),
         *((DropAddress(tunnel.key),) if left else ()),
         *((informing, settling) if flight.kept is None else ()),
+        *mobike.hold(tunnel),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
         Persist(tunnel.key),
@@ -155,6 +159,8 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         source = tunnel.path.local.address
         if tunnel.attempt < PLAIN_ATTEMPTS:
             return _tell(tunnel, port)
+        if tunnel.mobike:
+            return _tell(tunnel, port)  # charon finds NATs by itself
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
             return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
@@ -166,6 +172,8 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         return _tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()
+    if tunnel.mobike:
+        return advance(tunnel.validated(value=False), Signal.ASSUMED), (Persist(tunnel.key),)
     return advance(tunnel.validated(value=False), Signal.GAVE_UP), (reestablish(tunnel), Persist(tunnel.key))
 
 
@@ -190,7 +198,7 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
         nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
     own = {here.address} if nat.found else set()
     tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
-    if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves:
+    if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves and not tunnel.mobike:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
         return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
     tunnel, informed = inform(advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED))

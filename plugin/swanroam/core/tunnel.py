@@ -124,6 +124,10 @@ class Tunnel:
     """Terminal: where it really is, where charon and the kernel go on with the address that it had."""
     alone: bool = False
     """Terminal: the gateway follows by itself, so moves need no agreement."""
+    mobike: bool | None = None
+    """Whether charon moves it, too, and has the last word (core/mobike.py); None where that cannot be told."""
+    charon: Path | None = None
+    """Where charon had the states of a tunnel with MOBIKE when last it was asked."""
     also: tuple[Origin, ...] = ()
     """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
     moves: int = 0
@@ -153,7 +157,7 @@ class Tunnel:
     @property
     def carries_ike(self) -> bool:
         """Whether IKE goes with ESP in UDP, through a NAT that charon does not know of."""
-        return self.path.encap and not self.native and self.capability.allows_moves
+        return self.path.encap and not self.native and self.capability.allows_moves and not self.mobike
 
     @property
     def origins(self) -> tuple[Origin, ...]:

@@ -5,7 +5,7 @@ from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, 
 from swanroam.model.path import Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["inform", "move", "watch"]
+__all__ = ["inform", "move", "told", "watch"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -28,13 +28,18 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     """Have charon, which has the tunnel at `old`, follow to the present path.
 
     Of a tunnel that it set up in UDP it would lose the ports (XFRMA_KMADDRESS has none); a gateway's follows by itself
-    when it hears of the new path from the kernel.
+    when it hears of the new path from the kernel. A tunnel with MOBIKE it moves by itself (core/mobike.py).
     """
+    return () if tunnel.mobike else told(tunnel, old)
+
+
+def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
+    """As `inform`, MOBIKE or not."""
     if not tunnel.native:
         terminal = tunnel.role is Role.TERMINAL
         silent = tunnel.path.encap and terminal
-        told = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
-        return (HoldInner(tunnel.key.inner), told) if terminal else (told,)
+        informed = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
+        return (HoldInner(tunnel.key.inner), informed) if terminal else (informed,)
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()

@@ -51,6 +51,8 @@ class Trigger(StrEnum):
     """Nobody answered without UDP encapsulation (RFC 3948): the tunnel goes in UDP."""
     REVERT = "revert"
     """The new path was not validated in time."""
+    MOBIKE = "mobike"
+    """charon moved the tunnel by itself (RFC 4555), and swanroam had not: it only tells of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

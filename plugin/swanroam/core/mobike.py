@@ -1,0 +1,100 @@
+"""Tunnels that charon moves, too, with MOBIKE (RFC 4555).
+
+Who moves what, and when, so that no two movers fight:
+
+    capability     data: the kernel's states and policies         charon, and IKE
+    both ends      at once: the terminal's swanroam when its      charon, by its own exchange, 100 ms and some round
+                   address goes, the gateway's at the first       trips later; swanroam tells it nothing (no
+                   packet, as without MOBIKE                      XFRMA_KMADDRESS)
+    both ends,     as above                                       after GRACE_S swanroam tells it, if the other end
+    charon silent                                                 has proved the path and it is not in UDP
+    one or none    charon                                         charon; swanroam tells people of the move
+
+charon has the last word. It moves a tunnel only when its address is gone, so swanroam does not move one for a better
+path either, and chooses by routes alone, as charon does, whatever is preferred. Where charon went elsewhere, or found a
+NAT, or none, the states are made to agree with it. A path that it has taken is validated, and an UPDATE that nobody
+acknowledges is no reason to build the tunnel anew: charon tries longer, and decides.
+
+When charon follows it reads each state at the old address, deletes it and adds it at the new one
+(kernel_netlink_ipsec.c, update_sa). The state whose destination changed is not there any more; charon says so in its
+log ("unable to update SAD entry") and goes on, with its policies too (child_sa.c, update). The other one it finds.
+
+charon does not say whether MOBIKE is in use. An initiator that offers it leaves port 500 (IkeSa.mobike); where the
+other end refuses it, charon never follows, which is the row of a silent charon.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from swanroam.core import encapsulation, watching
+from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
+from swanroam.model.effects import AlignStates, Effect, HoldInner, StartTimer, StopTimer, Trigger, TunnelMoved
+from swanroam.model.events import TimerId, TimerKind
+from swanroam.model.path import Path
+from swanroam.model.tunnel import IkeSa, Role
+
+__all__ = ["GRACE_S", "LOOK_S", "charons", "hold", "listed", "overdue"]
+
+GRACE_S: Final = 2.5
+"""How long charon is given to follow by itself. It looks for paths 100 ms after its address went, and again 2.5 s after
+that (task_manager.h, ROUTEABILITY_CHECK_INTERVAL). Policies that wait for charon are covered for 3 s."""
+LOOK_S: Final = 0.1
+"""How soon charon is asked again that was in the middle of it."""
+
+Step = tuple[Tunnel, tuple[Effect, ...]]
+
+
+def charons(sa: IkeSa) -> Path:
+    """Where charon has the states of an IKE_SA; without UDP encapsulation the ports of IKE say nothing about them."""
+    if any(child.encap for child in sa.children):
+        return Path(sa.local, sa.remote, encap=True)
+    return encapsulation.plain(sa.local.address, sa.remote.address)
+
+
+def hold(tunnel: Tunnel) -> tuple[Effect, ...]:
+    """A terminal's charon will soon take the inner addresses to another interface."""
+    return (HoldInner(tunnel.key.inner),) if tunnel.mobike else ()
+
+
+def listed(tunnel: Tunnel, before: Path, at_s: float) -> Step:
+    """Compare where charon has the tunnel with where it had it; `before` is where swanroam had it until now."""
+    if not tunnel.mobike:
+        return tunnel, ()
+    if any(child.state == "UPDATING" for child in tunnel.children):
+        # Encapsulation is not told in this state, nor is it clear which of the states were updated.
+        return tunnel, (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=LOOK_S),)
+    there = charons(tunnel.sas[0])
+    if tunnel.charon in (None, there):
+        return replace(tunnel, charon=there), ()
+    return _follow(replace(tunnel, charon=there), before, there, at_s)
+
+
+def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
+    """What is to be done about a charon that has not followed: wait, tell it, or nothing where the path is unproven.
+
+    It is not told of a path in UDP: it would lose the ports.
+    """
+    last = tunnel.last_move
+    if last is None or not last.validated or tunnel.path.encap:
+        return ()
+    left_s = last.at_s + GRACE_S - at_s
+    if left_s > 0:
+        return (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=left_s),)
+    return watching.told(tunnel, tunnel.sas[0].path)
+
+
+def _follow(tunnel: Tunnel, before: Path, there: Path, at_s: float) -> Step:
+    effects: list[Effect] = []
+    if tunnel.capability.allows_moves:
+        effects.append(AlignStates(key=tunnel.key, children=tunnel.children, old=before, path=there))
+    if before.addresses != there.addresses:
+        tunnel = replace(tunnel, path=before).moved(at_s, there, Trigger.MOBIKE, 0.0)
+        told = TunnelMoved(key=tunnel.key, old=before, new=there, trigger=Trigger.MOBIKE, duration_s=0.0)
+        effects.append(told)
+    tunnel = replace(tunnel, path=there, nat=tunnel.sas[0].nat).validated(value=True)
+    if tunnel.role is Role.GATEWAY:
+        tunnel = replace(tunnel, validated_path=there)
+    if tunnel.phase is Phase.VALIDATING:
+        tunnel = replace(advance(tunnel, Signal.VALIDATED), nonce=b"", attempt=0)
+        effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
+    return tunnel, tuple(effects)
