@@ -13,7 +13,7 @@ from tests.lab.hosts import Host
 from tests.lab.links import Request, hardware_bytes
 from tests.lab.nats import NatOfLink
 from tests.lab.netns import Namespace
-from tests.lab.topology import Access
+from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6, Access
 
 __all__ = ["End", "Move", "Terminal"]
 
@@ -63,7 +63,7 @@ class Terminal(End):
         self.access: Access = accesses[0]
         self.address = self.access.address(number)
         self.inner = ""
-        """The virtual IP, once connected."""
+        """The virtual IP, once connected; the first of several."""
         self._owned = self.outer
         self.present = True
         """Whether it has an outer address."""
@@ -76,6 +76,11 @@ class Terminal(End):
     def outer(self) -> str:
         """The outer address that it has now."""
         return self.address.partition("/")[0]
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's outer address for a tunnel from here."""
+        return GATEWAY_WAN6 if ":" in self.outer else GATEWAY_WAN
 
     @property
     def nat(self) -> NatOfLink | None:
@@ -96,12 +101,12 @@ class Terminal(End):
     def aliases(self) -> list[str]:
         """Addresses of the loopback interface beside its own."""
         words = self.show("ip -brief address show dev lo").split()
-        return [word for word in words if "/" in word and not word.startswith("127.")]
+        return [word for word in words if "/" in word and not word.startswith(("127.", "::1/"))]
 
     def connect(self) -> None:
         """Initiate the tunnel."""
         self.charon.initiate()
-        (self.inner,) = self.sa.inner
+        self.inner, *_ = self.sa.inner
 
     @property
     def sa(self) -> IkeSa:

@@ -21,6 +21,7 @@ NLMSG_ERROR = 2
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_OIF, RTA_GATEWAY = 4, 5
 IFF_UP = 1
+IFA_F_NODAD = 0x02
 ARP_REQUEST, ETH_P_ARP = 1, 0x0806
 
 Request = tuple[int, int, bytes, str]
@@ -102,6 +103,8 @@ class Links:
     def announce(self, link: str, address: str) -> None:
         """Tell the neighbours who has an IPv4 address now, as a DHCP client does (RFC 5227 section 2.3)."""
         own, packed = self._hardware[link], ipaddress.ip_address(address).packed
+        if len(packed) != 4:
+            return  # the router has it from the beginning (topology)
         frame = b"\xff" * 6 + own + struct.pack("!HHHBBH", ETH_P_ARP, 1, 0x0800, 6, 4, ARP_REQUEST)
         self._wire.sendto(frame + own + packed + bytes(6) + packed, (link, ETH_P_ARP))
 
@@ -116,7 +119,9 @@ class Links:
 
     def _address(self, link: str, address: str) -> bytes:
         interface = ipaddress.ip_interface(address)
-        body = struct.pack("=BBBBi", _family(interface), interface.network.prefixlen, 0, 0, self.index[link])
+        # Of IPv6 without detection of duplicates, which takes a second.
+        flags = IFA_F_NODAD if interface.version == 6 else 0
+        body = struct.pack("=BBBBi", _family(interface), interface.network.prefixlen, flags, 0, self.index[link])
         return body + _attribute(IFA_LOCAL, interface.packed) + _attribute(IFA_ADDRESS, interface.packed)
 
     def _route(self, link: str, gateway: str) -> bytes:

@@ -20,7 +20,7 @@ from tests.lab.nats import NatOfLink
 from tests.lab.netns import batch, sweep
 from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
-from tests.lab.topology import SERVER, Topology, lay
+from tests.lab.topology import SERVER, SERVER6, Topology, lay
 
 __all__ = ["End", "Move", "Terminal", "World"]
 
@@ -220,7 +220,7 @@ class World:
             except NeverCame:
                 terminal.charon.restart()
                 terminal.connect()
-            (terminal.inner,) = terminal.sa.inner
+            terminal.inner, *_ = terminal.sa.inner
         if self._capability is not None:
             idle = [end for end in self._roams if not end.swanroam.running]
             for end in idle:
@@ -268,15 +268,43 @@ class World:
             nat.forget()
         return Move(began_ns=began_ns, usable_ns=time.monotonic_ns(), old=old, new=nat.public, seen=nat.public)
 
-    def uplink(self, terminal: Terminal | None = None, *, interval_ms: float = 10.0, count: int = 0) -> Stream:
-        """A stream from a terminal's inner address to the server."""
+    def uplink(
+        self,
+        terminal: Terminal | None = None,
+        *,
+        inner: str = "",
+        interval_ms: float = 10.0,
+        count: int = 0,
+    ) -> Stream:
+        """A stream from a terminal's inner address, or another `inner` one of its, to the server."""
         source = terminal or self.terminal
-        return Stream(source, source.inner, self.server, SERVER, interval_ms=interval_ms, count=count)
+        return Stream(
+            source,
+            inner or source.inner,
+            self.server,
+            _server(inner or source.inner),
+            interval_ms=interval_ms,
+            count=count,
+        )
 
-    def downlink(self, terminal: Terminal | None = None, *, interval_ms: float = 10.0, count: int = 0) -> Stream:
-        """A stream from the server to a terminal's inner address."""
+    def downlink(
+        self,
+        terminal: Terminal | None = None,
+        *,
+        inner: str = "",
+        interval_ms: float = 10.0,
+        count: int = 0,
+    ) -> Stream:
+        """A stream from the server to a terminal's inner address, or another `inner` one of its."""
         target = terminal or self.terminal
-        return Stream(self.server, SERVER, target, target.inner, interval_ms=interval_ms, count=count)
+        return Stream(
+            self.server,
+            _server(inner or target.inner),
+            target,
+            inner or target.inner,
+            interval_ms=interval_ms,
+            count=count,
+        )
 
     @contextlib.contextmanager
     def both_ways(self, terminal: Terminal | None = None) -> Iterator[tuple[Stream, Stream]]:
@@ -316,3 +344,8 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _server(inner: str) -> str:
+    """The server's address of the same IP version."""
+    return SERVER6 if ":" in inner else SERVER

@@ -49,13 +49,14 @@ def unserved(sa: IkeSa, settings: Settings, mobike: bool | None = None) -> str |
 
     `mobike`: what is known already, where charon was told of a move since (migrate_job.c: the ports are 500 then).
     """
-    if mobike is None and settings.mobike(sa) is None:
+    mobike = settings.mobike(sa) if mobike is None else mobike
+    if mobike is None:
         return "behind a NAT charon may move it with MOBIKE, and does not tell: say mobike = false where it does not"
     if any(child.encryption == "AES_CTR" for child in sa.children):
         # A clone of such a state has no generator of initialization vectors (xfrm_state.c, xfrm_state_clone: geniv).
         return "the kernel cannot move AES-CTR with a separate integrity algorithm"
-    if sa.remote.address.version != 4:
-        return "IPv6 outer addresses are not served yet"
+    if sa.remote.address.version == 6 and any(child.encap for child in sa.children) and not mobike:
+        return "it was set up in UDP over IPv6, where no address can be kept"
     return None
 
 

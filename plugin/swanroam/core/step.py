@@ -385,7 +385,7 @@ class Core:
         if key in self._flights or key in self._refused:
             return ()
         inner = {address for each in self.table for address in each.key.inner}
-        return self._apply(terminal.consider(tunnel, self.repository, inner))
+        return self._apply(terminal.consider(tunnel, self.repository, inner, self.settings.of(key.name).gateways))
 
     # messages and timers
 

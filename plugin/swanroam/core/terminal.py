@@ -12,7 +12,7 @@ from typing import Final
 from swanroam.core import encapsulation, mobike, natd, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
-from swanroam.core.paths import best, candidates
+from swanroam.core.reach import choose
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     DropAddress,
@@ -70,23 +70,25 @@ KEEPALIVE_S: Final = 20.0
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
-def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress]) -> Step:
-    """Move the tunnel if another source than the present one is best for it. `inner` are no outer addresses."""
+def consider(
+    tunnel: Tunnel,
+    repository: Repository,
+    inner: Collection[IPAddress],
+    gateways: Collection[IPAddress] = (),
+) -> Step:
+    """Move the tunnel if another source than the present one is best for it, or none is left: core/reach.py."""
     if not (tunnel.capability.allows_moves or tunnel.alone) or not tunnel.children:
         return tunnel, ()
-    ways = candidates(repository, tunnel.path.remote.address, inner)
-    if tunnel.mobike:
-        # As charon does: by routes, and not before the present address is gone.
-        ways = tuple(replace(way, preference=0) for way in ways)
-    way = best(ways, tunnel.here)
-    if way is None or way.address == tunnel.here or (tunnel.mobike and any(w.address == tunnel.here for w in ways)):
+    way = choose(tunnel, repository, inner, gateways)
+    if way is None:
         return tunnel, ()
+    source, remote = way
     if tunnel.native and not tunnel.mobike:
         kept = tunnel.path.local
-        old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
+        old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, source))
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
-    return tunnel, (watching.move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
+    return tunnel, (watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS),)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:

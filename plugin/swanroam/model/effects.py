@@ -89,6 +89,7 @@ class VerifyPacket:
 
     packet_id: int
     destination: IPAddress
+    """Where the state is, whatever address of this machine the packet came to."""
     spi: int
 
 

@@ -78,6 +78,7 @@ HELD: Final = """{sets}
   counter {impossible} {{ }}
   counter {unproven} {{ }}
   chain limited {{
+    fib daddr type != local accept
     fib saddr type {{ local, broadcast, multicast }} counter name {impossible} accept
     update @askers {{ ip saddr {per_source} }} counter name {floods} accept
     update @askers6 {{ ip6 saddr and ffff:ffff:ffff:ffff:: {per_source} }} counter name {floods} accept
