@@ -13,7 +13,9 @@ from tests.lab.agreement import USUAL, Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.figures import MOBIKE_ALONE, MOBIKE_FASTER, measured, medians, move_once
+from tests.lab.nats import Nat
 from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
+from tests.lab.topology import Topology
 from tests.lab.world import End, Move, World
 
 MOVES = 6
@@ -149,3 +151,28 @@ def test_a_charon_that_does_not_notice_is_told_once_the_path_is_proven(world: Wo
     assert last_move(world, world.terminal)["validated"] is True
     goes_on(world)
     assert not world.capture.ike(move.began_ns)
+
+
+class TestNat:
+    """lte0 is behind a NAT that lets no plain ESP through: charon finds it by its own exchange, swanroam follows."""
+
+    @pytest.fixture(scope="class")
+    def world(self, make_world: Callable[..., World]) -> World:
+        world = make_world(Topology(nats=(Nat(link="lte0"),)), TUNNEL)
+        world.connect()
+        world.roam()
+        return world
+
+    def test_a_tunnel_with_mobike_goes_behind_a_nat_and_comes_back(self, world: World) -> None:
+        for _ in range(2):
+            goes_on(world)
+            rekeys_the_child(world, world.terminal)
+            goes_on(world)
+        assert all(end.swanroam.tunnel(world.terminal.inner)["mobike"] is True for end in world.ends)
+
+    def test_behind_the_nat_both_ends_rekey(self, world: World) -> None:
+        goes_on(world)
+        for end in (world.terminal, world.gateway):
+            rekeys_the_child(world, end)
+            rekeys_the_ike_sa(world, end)
+        goes_on(world)

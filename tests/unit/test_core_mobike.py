@@ -11,6 +11,7 @@ from swanroam.core.terminal import UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     AlignStates,
+    Effect,
     HoldInner,
     InformCharon,
     KeepAddress,
@@ -157,11 +158,12 @@ def test_a_path_that_charon_took_needs_no_answer_to_a_challenge() -> None:
 
 def test_a_path_that_nobody_proved_is_left_again() -> None:
     desk = moved(Role.GATEWAY)
-    effects: tuple[object, ...] = ()
-    while not (back := [effect for effect in effects if isinstance(effect, MoveStates)]):
+    effects: tuple[Effect, ...] = ()
+    while not some(MoveStates, effects):
         effects = desk.expired(TimerKind.VALIDATION)
-        assert back or effects
-    assert (back[0].new, back[0].trigger) == (path(Role.GATEWAY), Trigger.REVERT)
+        assert effects
+    back = one(MoveStates, effects)
+    assert (back.new, back.trigger) == (path(Role.GATEWAY), Trigger.REVERT)
 
 
 @ROLES
@@ -193,6 +195,40 @@ def test_states_follow_a_charon_that_went_elsewhere(role: Role) -> None:
     assert (align.old, align.path) == (path(role, B), path(role, C))
     assert one(TunnelMoved, effects).trigger is Trigger.MOBIKE
     assert desk.tunnel.path == path(role, C)
+
+
+@ROLES
+def test_a_charon_that_is_still_on_its_way_is_not_followed_back(role: Role) -> None:
+    desk = acknowledged(role)
+    if role is Role.TERMINAL:
+        effects = desk.roam(C)
+    else:
+        desk.held(C, packet_id=2)
+        effects = desk.verified(2, sequence=200)
+    desk.moved(one(MoveStates, effects))
+    desk.later(0.02)
+    late = desk.listed(mobike_sa(role, B), complete=False, at={spi(role): path(role, C)})
+    assert some(AlignStates, late) == []
+    assert some(TunnelMoved, late) == []
+    assert desk.tunnel.path == path(role, C)
+    there = desk.listed(mobike_sa(role, C), complete=False, at={spi(role): path(role, C)})
+    assert one(AlignStates, there).path == path(role, C)
+    # From now on B is a place as any other.
+    desk.later(10)
+    assert one(TunnelMoved, desk.listed(mobike_sa(role, B), at={spi(role): path(role, B)})).trigger is Trigger.MOBIKE
+
+
+def test_where_the_gateway_went_back_charon_may_still_go() -> None:
+    desk = moved(Role.GATEWAY)
+    effects: tuple[Effect, ...] = ()
+    while not some(MoveStates, effects):
+        effects = desk.expired(TimerKind.VALIDATION)
+        assert effects
+    desk.moved(one(MoveStates, effects))
+    desk.later(1)
+    effects = desk.listed(mobike_sa(Role.GATEWAY, B), complete=False, at={SPI_UP: path(Role.GATEWAY, B)})
+    assert one(AlignStates, effects).path == path(Role.GATEWAY, B)
+    assert desk.tunnel.path == path(Role.GATEWAY, B)
 
 
 @ROLES

@@ -40,6 +40,8 @@ GRACE_S: Final = 2.5
 that (task_manager.h, ROUTEABILITY_CHECK_INTERVAL). Policies that wait for charon are covered for 3 s."""
 LOOK_S: Final = 0.1
 """How soon charon is asked again that was in the middle of it."""
+TOLD_S: Final = 0.5
+"""How soon it is asked that was told: it raises no event for that."""
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
@@ -63,10 +65,17 @@ def listed(tunnel: Tunnel, before: Path, at_s: float) -> Step:
     if any(child.state == "UPDATING" for child in tunnel.children):
         # Encapsulation is not told in this state, nor is it clear which of the states were updated.
         return tunnel, (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=LOOK_S),)
-    there = charons(tunnel.sas[0])
-    if tunnel.charon in (None, there):
-        return replace(tunnel, charon=there), ()
-    return _follow(replace(tunnel, charon=there), before, there, at_s)
+    there, known = charons(tunnel.sas[0]), tunnel.charon
+    tunnel = replace(tunnel, charon=there)
+    here = there.addresses == before.addresses
+    if (
+        known is None
+        or there == known
+        or (not here and any(there.addresses == each.addresses for each in tunnel.passed))
+    ):
+        # It has not moved, or is where the tunnel was in between, and will come after it.
+        return (replace(tunnel, passed=()) if here else tunnel), ()
+    return _follow(tunnel, before, there, at_s)
 
 
 def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
@@ -80,7 +89,8 @@ def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
     left_s = last.at_s + GRACE_S - at_s
     if left_s > 0:
         return (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=left_s),)
-    return watching.told(tunnel, tunnel.sas[0].path)
+    look = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=TOLD_S)
+    return (*watching.told(tunnel, tunnel.sas[0].path), look)
 
 
 def _follow(tunnel: Tunnel, before: Path, there: Path, at_s: float) -> Step:
@@ -91,7 +101,7 @@ def _follow(tunnel: Tunnel, before: Path, there: Path, at_s: float) -> Step:
         tunnel = replace(tunnel, path=before).moved(at_s, there, Trigger.MOBIKE, 0.0)
         told = TunnelMoved(key=tunnel.key, old=before, new=there, trigger=Trigger.MOBIKE, duration_s=0.0)
         effects.append(told)
-    tunnel = replace(tunnel, path=there, nat=tunnel.sas[0].nat).validated(value=True)
+    tunnel = replace(tunnel, path=there, nat=tunnel.sas[0].nat, passed=()).validated(value=True)
     if tunnel.role is Role.GATEWAY:
         tunnel = replace(tunnel, validated_path=there)
     if tunnel.phase is Phase.VALIDATING:
