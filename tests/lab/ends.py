@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.charon import Charon, IkeSa, TunnelOptions, terminal_connection
@@ -142,6 +142,43 @@ class Terminal(End):
         move = self._change(down + self._entering(self.other, self.other.address(self.number)))
         self.links.apply([self.links.turn(old.link, up=True)])
         return move
+
+    def spread(self, *, here: int, other: int) -> None:
+        """Have both links at once, with these metrics: the address in use stays, the other network gives one, too."""
+        access = self.access
+        self.links.apply(
+            [
+                self.links.default_route(access.link, access.router, here),
+                self.links.no_default_route(access.link, access.router),
+                *self.arriving(self.other, other),
+            ]
+        )
+        self.links.announce(self.other.link, self.other.address(self.number).partition("/")[0])
+
+    def arriving(self, access: Access, metric: int) -> list[Request]:
+        """What gives the terminal its address in a network, and a default route there, beside what it has."""
+        return [
+            self.links.add_address(access.link, access.address(self.number)),
+            self._router_neighbour(access),
+            self.links.default_route(access.link, access.router, metric),
+        ]
+
+    def prefer_other(self, metric: int) -> Move:
+        """The link that is not in use becomes the better one: its route gets this metric, while all goes on working."""
+        old, self.access = self.outer, self.other
+        self.address = self.access.address(self.number)
+        move = self._change([self.links.default_route(self.access.link, self.access.router, metric)])
+        return replace(move, old=old)
+
+    def gather(self) -> None:
+        """Have only the link in use again, with one default route."""
+        self.links.apply([self.links.default_route(self.access.link, self.access.router)])
+        for line in self.show("ip route show default").splitlines():
+            if " metric " in line:
+                self.show(f"ip route del {line}")
+        away = self.other.address(self.number)
+        if away in self.show(f"ip -brief address show dev {self.other.link}").split():
+            self.links.apply([self.links.remove_address(self.other.link, away)])
 
     def leaving(self) -> list[Request]:
         """What takes the outer address away."""

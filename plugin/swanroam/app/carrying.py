@@ -1,9 +1,10 @@
-"""Where an IKE message goes that travels with a tunnel's ESP in UDP; see wire/ike.py."""
+"""Packets that go on as others: IKE that travels with a tunnel's ESP in UDP (wire/ike.py), and late ESP."""
 
 from swanroam.core.table import Table
 from swanroam.wire.ike import IkePacket
+from swanroam.wire.inner import parse_ip, readdressed
 
-__all__ = ["carried"]
+__all__ = ["carried", "sent_on"]
 
 
 def carried(table: Table, packet: IkePacket) -> bytes | None:
@@ -19,3 +20,12 @@ def carried(table: Table, packet: IkePacket) -> bytes | None:
         return packet.marked_from(tunnel.path.local, tunnel.path.remote)
     sa = next(sa for sa in tunnel.sas if sa.initiator_spi == packet.initiator_spi)
     return packet.bare_from(sa.remote, sa.local)
+
+
+def sent_on(table: Table, spi: int, packet: bytes) -> bytes | None:
+    """What takes the place of an ESP packet that came to an address which its tunnel has left; None: as it is."""
+    tunnel = table.by_spi(spi)
+    before, here = parse_ip(packet).destination, tunnel.path.local.address if tunnel else None
+    if here is None or here == before or here.version != before.version:
+        return None
+    return readdressed(packet, here)

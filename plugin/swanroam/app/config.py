@@ -164,7 +164,7 @@ def _config(top: Table) -> Config | None:
         top.complain("control_socket", "is the same as vici; accepted: a path of its own")
     state_dir = _path(top, "state_dir", "/var/lib/swanroam")
     port = top.integer("port", 4555, 1, 65535)
-    queue = top.integer("queue", 4555, 0, 65533)  # and the next two, for messages and IKE
+    queue = top.integer("queue", 4555, 0, 65532)  # and the next three: messages, IKE, late packets
     log_level = top.word("log_level", LogLevel, LogLevel.INFO)
     tunnels = _tunnels(top.table("tunnels"))
     if top.has("preference") and role is Role.GATEWAY:

@@ -21,7 +21,7 @@ from typing import Final
 from swanroam.app import config as configuration
 from swanroam.app import logs
 from swanroam.app.adapters import Adapters
-from swanroam.app.carrying import carried
+from swanroam.app.carrying import carried, sent_on
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
@@ -36,7 +36,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
+from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
 from swanroam.model.effects import Persist, Watch
 from swanroam.model.events import Event, MessageReceived, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
@@ -198,6 +198,8 @@ class Daemon:
                     self._on_message(packet)
                 case CarriedIke():
                     self._queue.carry(packet.packet_id, carried(self._core.table, packet.packet))
+                case LateEsp():
+                    self._queue.send_on(packet.packet_id, sent_on(self._core.table, packet.spi, packet.packet))
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
 

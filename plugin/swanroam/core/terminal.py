@@ -37,6 +37,7 @@ __all__ = [
     "DUMMY_DELAYS_S",
     "INFORM_S",
     "KEEPALIVE_S",
+    "LATE_S",
     "PLAIN_ATTEMPTS",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
@@ -65,6 +66,8 @@ INFORM_S: Final = 0.05
 for a moment (child_sa.c, update: a policy that drops), and the update had better be on its way by then. Not later: with
 roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam)."""
 
+LATE_S: Final = 2.0
+"""How long a working address that was left is looked at: a gateway that misses three UPDATEs sends there so long."""
 KEEPALIVE_S: Final = 20.0
 """As charon's default: many NATs forget after 30 s."""
 Step = tuple[Tunnel, tuple[Effect, ...]]
@@ -88,7 +91,13 @@ def consider(
         old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, source))
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
-    return tunnel, (watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS),)
+    move = watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS)
+    if tunnel.path.encap or not any(each.usable and each.address == tunnel.here for each in repository.addresses):
+        return tunnel, (move,)
+    # What the gateway sends until it has followed comes to the old address, where the kernel will have no state.
+    tunnel = replace(tunnel, leaving=(tunnel.here,))
+    leaving = StartTimer(timer=TimerId(tunnel.key, TimerKind.LEAVING), delay_s=LATE_S)
+    return tunnel, (watching.watch(tunnel), leaving, move)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
@@ -145,9 +154,13 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: in
     if flight.trigger is Trigger.NAT:
         tunnel, again = _tell(tunnel, port)
         return tunnel, (told, *again)
+    effects: tuple[Effect, ...] = (told,)
+    if tunnel.leaving:
+        tunnel = replace(tunnel, leaving=())
+        effects = (told, watching.watch(tunnel))
     if event.reason is Reason.VETOED:
-        return tunnel, (told,)
-    return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
+        return tunnel, effects
+    return tunnel, (*effects, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
 
 
 def on_update_timer(tunnel: Tunnel, port: int) -> Step:

@@ -114,7 +114,8 @@ class Tunnel:
     damping: Damping = field(default_factory=Damping)
     """Gateway: how much it moved of late."""
     leaving: tuple[Origin, ...] = ()
-    """Gateway: the previous source, from which late packets may come."""
+    """Gateway: the previous source, from which late packets may come. Terminal: the previous address that still works,
+    to which they may come."""
     untold: bool = False
     """Terminal: charon does not know of the last move yet."""
     bare_since_s: float | None = None

@@ -1,8 +1,10 @@
 """What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
+from collections.abc import Iterable, Iterator
+
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
-from swanroam.model.path import Path
+from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
 __all__ = ["inform", "move", "told", "watch"]
@@ -19,9 +21,16 @@ def watch(tunnel: Tunnel) -> Watch:
         spis=tunnel.spis,
         sources=sources,
         leaving=leaving,
+        late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),
         unproven=unproven,
         ike=tuple(sa.initiator_spi for sa in tunnel.sas) if tunnel.carries_ike else (),
     )
+
+
+def _addresses(origins: Iterable[Origin]) -> Iterator[IPAddress]:
+    for origin in origins:
+        if not isinstance(origin, Endpoint):
+            yield origin
 
 
 def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:

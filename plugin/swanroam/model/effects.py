@@ -72,6 +72,8 @@ class Watch:
     """Initiator SPIs of IKE_SAs whose messages go with the tunnel's ESP in UDP, as charon knows of no NAT."""
     waiting: tuple[Origin, ...] = ()
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
+    late: tuple[IPAddress, ...] = ()
+    """Terminal: own addresses that the tunnel has left and that still work: ESP that comes to them is sent on to it."""
     unproven: tuple[int, ...] = ()
     """Outbound SPIs of a tunnel whose `sources` have not answered a challenge yet: what is sent there is limited."""
 
