@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.capability import unserved
-from swanroam.core.mobike import GRACE_S, LOOK_S, charons
+from swanroam.core.mobike import APART_S, GRACE_S, LOOK_S, charons
 from swanroam.core.settings import Agreement
 from swanroam.core.terminal import UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
@@ -339,3 +339,29 @@ def test_off_is_off() -> None:
     desk = Desk(Role.TERMINAL, Agreement.OFF)
     desk.listed(mobike_sa(Role.TERMINAL), at={SPI_DOWN: path(Role.TERMINAL)})
     assert some(MoveStates, desk.roam(B)) == []
+
+
+@ROLES
+def test_without_the_capability_states_that_an_earlier_daemon_left_elsewhere_are_brought_to_charon(role: Role) -> None:
+    desk = Desk(role)
+    apart = {spi(role): path(role, B)}
+    assert timers(desk.listed(mobike_sa(role), at=apart), TimerKind.SETTLE) == [APART_S]
+    desk.later(APART_S)
+    # charon may be on its way, and was asked before the kernel.
+    assert some(MoveStates, desk.listed(mobike_sa(role), at=apart)) == []
+    desk.later(APART_S)
+    move = one(MoveStates, desk.listed(mobike_sa(role), at=apart))
+    assert (move.old, move.new, move.trigger) == (path(role, B), path(role), Trigger.MOBIKE)
+    effects = desk.moved(move)
+    assert messages(effects) == []
+    assert (desk.tunnel.path, desk.tunnel.moves, desk.tunnel.phase) == (path(role), 0, Phase.STEADY)
+
+
+@ROLES
+def test_where_charon_itself_was_on_its_way_nothing_is_brought_anywhere(role: Role) -> None:
+    desk = Desk(role)
+    desk.listed(mobike_sa(role), at={spi(role): path(role, B)})
+    desk.later(APART_S)
+    desk.listed(mobike_sa(role, B), at={spi(role): path(role, B)})
+    desk.later(APART_S)
+    assert some(MoveStates, desk.listed(mobike_sa(role, B), at={spi(role): path(role, B)})) == []

@@ -28,18 +28,20 @@ from typing import Final
 
 from swanroam.core import encapsulation, watching
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
-from swanroam.model.effects import AlignStates, Effect, HoldInner, StartTimer, StopTimer, Trigger, TunnelMoved
-from swanroam.model.events import TimerId, TimerKind
+from swanroam.model.effects import AlignStates, Effect, HoldInner, Persist, StartTimer, StopTimer, Trigger, TunnelMoved
+from swanroam.model.events import MoveFinished, TimerId, TimerKind
 from swanroam.model.path import Path
-from swanroam.model.tunnel import IkeSa, Role
+from swanroam.model.tunnel import IkeSa, Role, TunnelKey
 
-__all__ = ["GRACE_S", "LOOK_S", "charons", "hold", "listed", "overdue"]
+__all__ = ["APART_S", "GRACE_S", "LOOK_S", "brought", "charons", "hold", "listed", "look", "overdue"]
 
 GRACE_S: Final = 2.5
 """How long charon is given to follow by itself. It looks for paths 100 ms after its address went, and again 2.5 s after
 that (task_manager.h, ROUTEABILITY_CHECK_INTERVAL). Policies that wait for charon are covered for 3 s."""
 LOOK_S: Final = 0.1
 """How soon charon is asked again that was in the middle of it."""
+APART_S: Final = 1.0
+"""How long states may be elsewhere than charon has them, where swanroam did not bring them there."""
 TOLD_S: Final = 0.5
 """How soon it is asked that was told: it raises no event for that."""
 
@@ -68,14 +70,24 @@ def listed(tunnel: Tunnel, before: Path, at_s: float) -> Step:
     there, known = charons(tunnel.sas[0]), tunnel.charon
     tunnel = replace(tunnel, charon=there)
     here = there.addresses == before.addresses
-    if (
-        known is None
-        or there == known
-        or (not here and any(there.addresses == each.addresses for each in tunnel.passed))
-    ):
-        # It has not moved, or is where the tunnel was in between, and will come after it.
-        return (replace(tunnel, passed=()) if here else tunnel), ()
+    on_its_way = not here and any(there.addresses == each.addresses for each in tunnel.passed)
+    if on_its_way:
+        # Of each pair of states it found one only (update_sa), and that is where it tells the kernel's path by.
+        tunnel = replace(tunnel, path=before)
+    if known is None or there == known or on_its_way:
+        return _join(replace(tunnel, passed=()) if here else tunnel, there, at_s)
     return _follow(tunnel, before, there, at_s)
+
+
+def look(key: TunnelKey) -> StartTimer:
+    """A daemon that begins finds kernel and charon apart: whoever is on the way is there after this."""
+    return StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=APART_S)
+
+
+def brought(tunnel: Tunnel, event: MoveFinished) -> Step:
+    """The states are where charon has them; nobody is to be told."""
+    tunnel = replace(tunnel, path=event.new, passed=(), apart_since_s=None)
+    return tunnel, (watching.watch(tunnel), Persist(tunnel.key))
 
 
 def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
@@ -89,19 +101,33 @@ def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
     left_s = last.at_s + GRACE_S - at_s
     if left_s > 0:
         return (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=left_s),)
-    look = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=TOLD_S)
-    return (*watching.told(tunnel, tunnel.sas[0].path), look)
+    again = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=TOLD_S)
+    return (*watching.told(tunnel, tunnel.sas[0].path), again)
+
+
+def _join(tunnel: Tunnel, there: Path, at_s: float) -> Step:
+    """Without the capability the states are brought to where charon has them: an earlier daemon left them elsewhere.
+
+    Not at once: charon may be moving just now, and was asked before the kernel.
+    """
+    if tunnel.capability.allows_moves or tunnel.path.addresses == there.addresses:
+        return replace(tunnel, apart_since_s=None), ()
+    if tunnel.apart_since_s is None:
+        return replace(tunnel, apart_since_s=at_s), (look(tunnel.key),)
+    if at_s - tunnel.apart_since_s < APART_S:
+        return tunnel, ()
+    return replace(tunnel, apart_since_s=at_s), (look(tunnel.key), watching.move(tunnel, there, Trigger.MOBIKE))
 
 
 def _follow(tunnel: Tunnel, before: Path, there: Path, at_s: float) -> Step:
     effects: list[Effect] = []
-    if tunnel.capability.allows_moves:
+    if tunnel.capability.allows_moves or tunnel.path != there:
         effects.append(AlignStates(key=tunnel.key, children=tunnel.children, old=before, path=there))
     if before.addresses != there.addresses:
         tunnel = replace(tunnel, path=before).moved(at_s, there, Trigger.MOBIKE, 0.0)
         told = TunnelMoved(key=tunnel.key, old=before, new=there, trigger=Trigger.MOBIKE, duration_s=0.0)
         effects.append(told)
-    tunnel = replace(tunnel, path=there, nat=tunnel.sas[0].nat, passed=()).validated(value=True)
+    tunnel = replace(tunnel, path=there, nat=tunnel.sas[0].nat, passed=(), apart_since_s=None).validated(value=True)
     if tunnel.role is Role.GATEWAY:
         tunnel = replace(tunnel, validated_path=there)
     if tunnel.phase is Phase.VALIDATING:

@@ -29,6 +29,7 @@ from swanroam.model.effects import (
     ReleaseInner,
     StartTimer,
     StopTimer,
+    Trigger,
     Unwatch,
 )
 from swanroam.model.events import (
@@ -181,6 +182,7 @@ class Core:
         # While one CHILD_SA takes over from another they may be at different places.
         kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
+        behind: tuple[Effect, ...]
         if known is None or not _same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
@@ -193,7 +195,8 @@ class Core:
                     effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
                 if event.complete and not self._followed(began):
                     # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
-                    effects += self._following.begin(began, watching.inform(began, sas[0].path))
+                    behind = (mobike.look(key),) if began.mobike else watching.inform(began, sas[0].path)
+                    effects += self._following.begin(began, behind)
                 return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
@@ -207,8 +210,9 @@ class Core:
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
+        self._flights.note(by_charon)
         effects = [Persist(key), *by_charon]
-        behind: tuple[Effect, ...] = ()
+        behind = ()
         if not self._followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
             behind = late or watching.inform(tunnel, sas[0].path)
@@ -353,6 +357,8 @@ class Core:
         tunnel = self.table.get(event.key)
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
+        if flight.trigger is Trigger.MOBIKE:
+            return self._apply(mobike.brought(tunnel, event))
         if self.settings.role is Role.TERMINAL:
             moved = self._apply(terminal.on_move_finished(tunnel, event, flight, self._port))
             return (*moved, *self._consider(event.key))

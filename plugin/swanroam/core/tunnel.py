@@ -134,6 +134,8 @@ class Tunnel:
     """Where charon had the states of a tunnel with MOBIKE when last it was asked."""
     passed: tuple[Path, ...] = ()
     """Where swanroam had the tunnel since charon was where it is: charon may still be on its way there."""
+    apart_since_s: float | None = None
+    """Since when charon has a tunnel elsewhere that swanroam may not move."""
     also: tuple[Origin, ...] = ()
     """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
     moves: int = 0
