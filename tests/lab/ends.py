@@ -148,6 +148,8 @@ class Terminal(End):
         access = self.access
         self.links.apply(
             [
+                # Whoever installed it, as the one to remove has to be of the same origin.
+                self.links.default_route(access.link, access.router),
                 self.links.default_route(access.link, access.router, here),
                 self.links.no_default_route(access.link, access.router),
                 *self.arriving(self.other, other),

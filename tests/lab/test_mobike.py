@@ -29,6 +29,20 @@ def world(make_world: Callable[..., World]) -> World:
     return world
 
 
+@pytest.fixture(scope="module")
+def natted(make_world: Callable[..., World]) -> World:
+    world = make_world(Topology(nats=(Nat(link="lte0"),)), TUNNEL)
+    world.connect()
+    world.roam()
+    return world
+
+
+def everywhere(world: World) -> None:
+    """swanroam runs on both ends, whichever stories were told before."""
+    if not all(end.swanroam.running for end in world.ends):
+        world.roam()
+
+
 def figures_of(world: World, name: str, wanted: Wanted) -> None:
     """Move some times under streams, each time to where both charons have followed; the medians go to the report."""
     moves = []
@@ -76,7 +90,7 @@ def test_strongswan_alone_for_comparison(world: World) -> None:
 
 
 def test_with_swanroam_on_both_ends_data_moves_first_and_charon_follows_by_itself(world: World) -> None:
-    world.roam()
+    everywhere(world)
     with nobody_told_charon(world):
         figures_of(world, MOBIKE_FASTER, USUAL)
     where = world.terminal.outer
@@ -87,6 +101,7 @@ def test_with_swanroam_on_both_ends_data_moves_first_and_charon_follows_by_itsel
 
 @pytest.mark.parametrize("side", ["terminal", "gateway"])
 def test_after_a_move_either_end_rekeys_and_the_next_move_works(world: World, side: str) -> None:
+    everywhere(world)
     end = world.gateway if side == "gateway" else world.terminal
     goes_on(world)
     rekeys_the_child(world, end)
@@ -146,6 +161,7 @@ def test_dead_peer_detection_asks_on_the_new_path(world: World) -> None:
 def test_a_charon_that_does_not_notice_is_told_once_the_path_is_proven(world: World) -> None:
     """roam_events = no: charon would not look for another path before dead peer detection fails."""
     silent = TunnelOptions(mobike=True)
+    everywhere(world)
     world.begin_with_other_charons(silent)
     move = goes_on(world)
     assert last_move(world, world.terminal)["validated"] is True
@@ -156,12 +172,9 @@ def test_a_charon_that_does_not_notice_is_told_once_the_path_is_proven(world: Wo
 class TestNat:
     """lte0 is behind a NAT that lets no plain ESP through: charon finds it by its own exchange, swanroam follows."""
 
-    @pytest.fixture(scope="class")
-    def world(self, make_world: Callable[..., World]) -> World:
-        world = make_world(Topology(nats=(Nat(link="lte0"),)), TUNNEL)
-        world.connect()
-        world.roam()
-        return world
+    @pytest.fixture
+    def world(self, natted: World) -> World:
+        return natted
 
     def test_a_tunnel_with_mobike_goes_behind_a_nat_and_comes_back(self, world: World) -> None:
         for _ in range(2):
