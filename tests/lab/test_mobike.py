@@ -18,7 +18,7 @@ from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rek
 from tests.lab.topology import Topology
 from tests.lab.world import End, Move, World
 
-MOVES = 6
+MOVES = 5
 TUNNEL = TunnelOptions(mobike=True, roam_events=True)
 
 
@@ -38,7 +38,7 @@ def natted(make_world: Callable[..., World]) -> World:
 
 
 def everywhere(world: World) -> None:
-    """swanroam runs on both ends, whichever stories were told before."""
+    """See to it that swanroam runs on both ends, whichever stories were told before."""
     if not all(end.swanroam.running for end in world.ends):
         world.roam()
 
@@ -99,14 +99,12 @@ def test_with_swanroam_on_both_ends_data_moves_first_and_charon_follows_by_itsel
     assert all(end.swanroam.tunnel(world.terminal.inner)["mobike"] is True for end in world.ends)
 
 
-@pytest.mark.parametrize("side", ["terminal", "gateway"])
-def test_after_a_move_either_end_rekeys_and_the_next_move_works(world: World, side: str) -> None:
+def test_after_a_move_either_end_rekeys_and_the_next_move_works(world: World) -> None:
     everywhere(world)
-    end = world.gateway if side == "gateway" else world.terminal
-    goes_on(world)
-    rekeys_the_child(world, end)
-    goes_on(world)
-    rekeys_the_ike_sa(world, end)
+    for end in (world.terminal, world.gateway):
+        goes_on(world)
+        rekeys_the_child(world, end)
+        rekeys_the_ike_sa(world, end)
     goes_on(world)
 
 
