@@ -209,8 +209,10 @@ class Core:
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
-        tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
-        self._flights.note(by_charon)
+        by_charon: tuple[Effect, ...] = ()
+        if key not in self._flights:
+            tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
+            self._flights.note(by_charon)
         effects = [Persist(key), *by_charon]
         behind = ()
         if not self._followed(tunnel):
