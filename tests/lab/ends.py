@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.lab.charon import Charon, IkeSa, TunnelOptions, terminal_connection
 from tests.lab.conditions import eventually
 from tests.lab.daemon import Swanroam
+from tests.lab.errors import LabError
 from tests.lab.hosts import Host
 from tests.lab.links import Request, hardware_bytes
 from tests.lab.nats import NatOfLink
@@ -177,7 +178,9 @@ class Terminal(End):
         self.links.apply([self.links.default_route(self.access.link, self.access.router)])
         for line in self.show("ip route show default").splitlines():
             if " metric " in line:
-                self.show(f"ip route del {line}")
+                # One that is gone by itself meanwhile is as good.
+                with contextlib.suppress(LabError):
+                    self.show(f"ip route del {line}")
         away = self.other.address(self.number)
         if away in self.show(f"ip -brief address show dev {self.other.link}").split():
             self.links.apply([self.links.remove_address(self.other.link, away)])

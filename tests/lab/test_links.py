@@ -7,13 +7,16 @@ import pytest
 from tests.lab.agreement import agrees
 from tests.lab.figures import measured, medians, moved_stream
 from tests.lab.stories import settled
-from tests.lab.streams import Stream
-from tests.lab.world import Move, World
+from tests.lab.world import World
 
-BETTER, WORSE, BEST = 50, 100, 20
+BEST, BETTER, NO_BETTER, WORSE = 20, 50, 60, 100
 MOVES = 4
-SURELY_NS = 5_000_000
-"""A packet that was sent this long before the gateway changed its path went the old one."""
+
+
+def without_state(world: World) -> int:
+    """Packets that the terminal's kernel had no state for, ever."""
+    counted = dict(line.split() for line in world.terminal.show("cat /proc/net/xfrm_stat").splitlines())
+    return int(counted["XfrmInNoStates"])
 
 
 @pytest.fixture(autouse=True)
@@ -23,23 +26,12 @@ def _one_link_in_the_end(world: World) -> Iterator[None]:
     agrees(world, world.terminal)
 
 
-def nothing_late_is_lost(world: World, move: Move, down: Stream) -> None:
-    """What the gateway sent to the address that was left has arrived: only charon's following loses anything."""
-    followed_ns = world.capture.esp_to(move.new, move.began_ns)[0].at_ns
-    assert world.capture.esp_to(move.old, move.usable_ns), "the gateway followed before anything came late"
-    lost = set(down.outcome(move.began_ns).lost)
-    lost_on_the_old_path = [
-        packet.number for packet in down.sent() if packet.number in lost and packet.sent_ns < followed_ns - SURELY_NS
-    ]
-    assert lost_on_the_old_path == []
-
-
 def test_a_better_link_is_taken_while_the_other_works_and_nothing_late_is_lost(world: World) -> None:
     terminal, moves = world.terminal, []
     terminal.spread(here=WORSE, other=WORSE + 1)
     metric = WORSE - 1
     for _ in range(MOVES):
-        before = terminal.sa.identity
+        before, missed = terminal.sa.identity, without_state(world)
         with world.both_ways() as (up, down):
             move = terminal.prefer_other(metric)
             settled(world, move)
@@ -49,7 +41,9 @@ def test_a_better_link_is_taken_while_the_other_works_and_nothing_late_is_lost(w
         moves.append(moved_stream(move, up, down, world.capture, same_keys=terminal.sa.identity == before))
         assert moves[-1].same_keys
         assert up.outcome(move.began_ns).lost == ()
-        nothing_late_is_lost(world, move, down)
+        # What the gateway loses of the downlink while it moves, and while its charon follows, is not late.
+        assert world.capture.esp_to(move.old, move.usable_ns), "the gateway followed before anything came late"
+        assert without_state(world) == missed
     measured.append(medians("a better link while the other works, swanroam", moves))
 
 
@@ -58,7 +52,7 @@ def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_miss
     moves = terminal.swanroam.tunnel(terminal.inner)["moves"]
     terminal.spread(here=BETTER, other=WORSE)
     with world.both_ways() as (up, down):
-        terminal.links.apply([terminal.links.default_route(terminal.other.link, terminal.other.router, BETTER)])
+        terminal.links.apply([terminal.links.default_route(terminal.other.link, terminal.other.router, NO_BETTER)])
         for stream in (up, down):
             stream.flows(packets=20)
         terminal.links.apply([terminal.links.remove_address(terminal.other.link, terminal.other.address(1))])
@@ -72,7 +66,7 @@ def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_miss
 def test_when_both_links_flap_the_tunnel_ends_where_the_routes_say(world: World) -> None:
     terminal = world.terminal
     before = terminal.sa.identity
-    terminal.spread(here=WORSE, other=WORSE)
+    terminal.spread(here=WORSE, other=WORSE + 1)
     with world.both_ways() as (up, down):
         for metric in (BETTER, BEST):
             terminal.prefer_other(metric)
