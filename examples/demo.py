@@ -201,7 +201,7 @@ def main(*, as_json: bool, installed: str | None) -> None:
     timeline = Timeline(console)
     with World() as world, contextlib.ExitStack() as machines:
         if installed:
-            machines.enter_context(install(world, installed, world.terminal, world.gateway))
+            machines.enter_context(install(world, f"{installed}-installed", f"{installed}-installed"))
             timeline.say(f"Debian ({installed}) with the package runs on both ends")
         bring_up(world, timeline)
         result = perform(world, timeline)

@@ -11,10 +11,10 @@ packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharo
     iputils-ping tcpdump kmod procps python3-venv"
 guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
 # Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan
-# recommends, and systemd.
+# recommends, systemd, and rpm for stories of the RPMs.
 root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
-    python3-cryptography python3-rich strongswan-swanctl systemd systemd-sysv"
-build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap python3 python3-venv rpm
+    python3-cryptography python3-rich rpm strongswan-swanctl systemd systemd-sysv"
+build_packages="apparmor build-essential debhelper dh-apparmor dh-python lintian mmdebstrap pipx python3 python3-venv rpm
     rpmlint systemd-container"
 
 say() { printf '== %s\n' "$*" >&2; }
@@ -106,6 +106,8 @@ install_packages() {
 
 # Runs a command, shows the lines that tell progress, keeps all of them, and shows the end of them if it fails.
 shown() {
+    # A command that writes nothing is not to be judged by the last line of another.
+    printf '== %s\n' "$*" >>build/install.log
     {
         "$@" 2>&1 || echo "failed: $?"
     } | tee -a build/install.log | sed -u -n \
@@ -134,14 +136,19 @@ need_root() {
     echo "$wanted" >"$root.made-from"
 }
 
-# Makes .roots/SUITE-installed, with a package installed: install_root SUITE PACKAGE. dpkg takes long in the guest.
+# Makes .roots/SUITE-installed, or .roots/SUITE-rpm, with a package installed: install_root SUITE PACKAGE. Here, because
+# dpkg takes long in the guest.
 install_root() {
-    there=.roots/$1-installed
+    case $2 in *.rpm) there=.roots/$1-rpm ;; *) there=.roots/$1-installed ;; esac
     rm -rf "$there"
     cp -a --reflink=auto ".roots/$1" "$there"
-    cp "$2" "$there/root/swanroam.deb"
-    shown chroot "$there" dpkg --install /root/swanroam.deb
-    rm "$there/root/swanroam.deb"
+    cp "$2" "$there/root/package"
+    case $2 in
+    # What it needs is there, by the names that Debian has for it. Plugins want the root to be a mount point.
+    *.rpm) shown chroot "$there" rpm --dbpath /var/lib/rpm --nodeps --noplugins --install /root/package ;;
+    *) shown chroot "$there" dpkg --install /root/package ;;
+    esac
+    rm "$there/root/package"
 }
 
 need_build_tools() {

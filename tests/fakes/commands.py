@@ -20,7 +20,7 @@ class FakeCommands:
         self.failures: dict[str, deque[CharonError]] = {}
         self.commands: list[tuple[object, ...]] = []
         self.answering = asyncio.Event()
-        """While clear, listings wait."""
+        """While clear, listings and terminations wait."""
         self.answering.set()
 
     def fail(self, command: str, *errors: CharonError) -> None:
@@ -46,6 +46,7 @@ class FakeCommands:
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """End one."""
         self._take("terminate", ike_id, force)
+        await self.answering.wait()
 
     async def initiate(self, child: str, ike: str) -> None:
         """Build one."""

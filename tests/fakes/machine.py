@@ -18,6 +18,7 @@ from swanroam.model.effects import Announcement, Watch
 from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
 from swanroam.model.tunnel import ChildSa, TunnelKey
 from swanroam.wire.xfrm import SaState
+from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = [
     "Bell",
@@ -94,11 +95,18 @@ class FakeKernel(Refusing, Bell):
         Bell.__init__(self)
         self.states: dict[tuple[IPAddress, int], SaState] = {}
         self.where: dict[int, Path] = {}
+        self.events: list[XfrmEvent] = []
 
-    def process_events(self) -> object:
-        """Nothing to follow."""
+    def process_events(self) -> list[XfrmEvent]:
+        """What happened since this was asked last."""
         self.hear()
-        return ()
+        events, self.events = self.events, []
+        return events
+
+    def happened(self, *events: XfrmEvent) -> None:
+        """Tell of it."""
+        self.events += events
+        self.ring()
 
     def state(self, destination: IPAddress, spi: int) -> SaState | None:
         """A state with its keys."""
@@ -110,6 +118,11 @@ class FakeKernel(Refusing, Bell):
         wanted = tuple(spis)
         self.note("paths", wanted)
         return tuple((spi, self.where[spi]) for spi in wanted if spi in self.where)
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
+        """Policies are nowhere."""
+        del reqids
+        return ()
 
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """No state is silent."""
@@ -181,6 +194,7 @@ class FakeFilter(Refusing, Bell):
         Refusing.__init__(self, noted)
         Bell.__init__(self)
         self.watched: dict[TunnelKey, Watch] = {}
+        self.translated: dict[TunnelKey, tuple[IPAddress, IPAddress, IPAddress]] = {}
         self.whole = False
 
     @property
@@ -211,6 +225,16 @@ class FakeFilter(Refusing, Bell):
         """Somebody removes the rules."""
         self.whole = False
         self.ring()
+
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Rewrite an address."""
+        self._change("translate", key)
+        self.translated[key] = kept, actual, remote
+
+    def untranslate(self, key: TunnelKey) -> None:
+        """Rewrite nothing for this tunnel."""
+        self._change("untranslate", key)
+        self.translated.pop(key, None)
 
     def watch(self, watch: Watch) -> None:
         """Know a tunnel."""
@@ -404,7 +428,7 @@ class Machine:
         return Adapters(
             hooks=self._load,
             kernel=lambda _: self._open("kernel", self.kernel),
-            kept=lambda _: self._open("kept", self.kept),
+            kept=lambda _, _filter: self._open("kept", self.kept),
             queue=lambda _: self._open("queue", self.queue),
             filter=lambda _: self._open("filter", self.filter),
             sender=lambda _: self._open("sender", self.sender),

@@ -15,7 +15,13 @@ from tests.lab.conditions import eventually
 from tests.lab.errors import Ended, LabError
 from tests.lab.hosts import Host
 
-__all__ = ["Swanroam"]
+__all__ = ["CAPABILITIES", "NICE", "Swanroam"]
+
+CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
+CAPABILITIES = {"CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_NET_RAW": CAP_NET_RAW}
+"""All that it may ever have, as in packaging/systemd/swanroam.service."""
+NICE = -10
+"""As there: without CAP_SYS_NICE it cannot raise its own priority."""
 
 
 def _toml(value: object) -> str:
@@ -71,6 +77,8 @@ class Swanroam:
                 [sys.executable, "-m", self.module, "run", "--config", str(self.file)],
                 output=log,
                 environment=dict(os.environ),
+                capabilities=CAPABILITIES.values(),
+                nice=NICE,
             )
         if wait:
             self.ready()
@@ -90,6 +98,13 @@ class Swanroam:
     def running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was last started."""
+        if self._process is None:
+            raise LabError(f"{self._host.name}: swanroam was never started")
+        return self._process.pid
 
     @property
     def returncode(self) -> int | None:

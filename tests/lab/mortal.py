@@ -3,13 +3,15 @@
 The process loads everything once and runs the daemon in a child. The child looks for a file `kill` beside the
 configuration: `EFFECT before|after`. When it comes to such an effect it removes the file and kills itself, and another
 child takes its place in a moment. So a story of a restart takes a second instead of ten, and nothing of this is in the
-program that is shipped.
+program that is shipped. Beside it, in `effects`, are the names of all effects that there were, one a line.
 """
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from swanroam.app.cli_run import run
@@ -23,7 +25,10 @@ perform = Performer._perform
 def main() -> None:
     """Run the daemon again and again until it ends in another way than by the kill that was ordered."""
     order = Path(sys.argv[sys.argv.index("--config") + 1]).with_name("kill")
-    __import__("swanroam.app.daemon")
+    for module in ("swanroam.app.daemon", "swanroam.kernel.pyroute"):
+        importlib.import_module(module)
+    for hook in entry_points(group="swanroam"):
+        hook.load()
     child = 0
 
     def pass_on(number: int, _frame: object) -> None:
@@ -46,10 +51,12 @@ def main() -> None:
 
 
 def be_mortal(order: Path) -> None:
-    """Kill this process where the order says."""
+    """Have this process write down its effects, and kill itself where the order says."""
+    done = order.with_name("effects").open("a", buffering=1)
 
     def mortal(self: Performer, effect: Effect) -> None:
         name, when = type(effect).__name__, ""
+        done.write(f"{name}\n")
         if order.exists():
             wanted, _, when = order.read_text().partition(" ")
             when = when if wanted == name else ""

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from tests.lab.figures import RTT_MS, MovedStream, medians, rows
 
-__all__ = ["APPEARS", "CHANGES", "DISAPPEARS", "FORGETS", "GATEWAY_TOO", "MOBIKE", "every", "report"]
+__all__ = ["APPEARS", "CHANGES", "DISAPPEARS", "FORGETS", "GATEWAY_TOO", "MOBIKE", "PLAIN_FIRST", "every", "report"]
 
 APPEARS, DISAPPEARS, CHANGES = "no NAT to NAT", "NAT to no NAT", "NAT to another NAT"
 FORGETS = "mappings forgotten, or another public address"
 SLACK_MS = 60.0
 MOBIKE = "strongSwan, MOBIKE"
 GATEWAY_TOO = "swanroam both ends"
+PLAIN_FIRST = "both ends, plain ESP first"
+"""As swanroam goes on where nothing tells of a NAT; where something does it goes in UDP first."""
 
 every: dict[str, dict[str, list[MovedStream]]] = {}
 """Kind of change -> kind of tunnel -> moves; what this run measured so far."""

@@ -5,7 +5,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +16,7 @@ __all__ = ["Namespace", "batch", "sweep"]
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 RUN = Path("/run/netns")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,12 +71,23 @@ class Namespace:
         pipes: bool = False,
         environment: Mapping[str, str] | None = None,
         private_run: bool = False,
+        capabilities: Collection[int] | None = None,
+        nice: int = 0,
     ) -> subprocess.Popen[bytes]:
         """Start a program in the namespace; it does not outlive the process that starts it.
 
-        With `private_run` it has a /run of its own (charon keeps its pid file there).
+        With `private_run` it has a /run of its own (charon keeps its pid file there). With `capabilities` it and what
+        it starts can never have any but these (linux/capability.h), as under CapabilityBoundingSet= and
+        NoNewPrivileges= of systemd.
         """
-        prepare = _private_run if private_run else _die_with_parent
+
+        def prepare() -> None:
+            (_private_run if private_run else _die_with_parent)()
+            if nice:
+                os.setpriority(os.PRIO_PROCESS, 0, nice)
+            if capabilities is not None:
+                _confine(capabilities)
+
         with self.entered():
             return subprocess.Popen(
                 arguments,
@@ -129,3 +140,11 @@ def _private_run() -> None:
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     _checked(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "making mounts private")
     _checked(_libc.mount(b"tmpfs", b"/run", b"tmpfs", 0, None), "mounting a private /run")
+
+
+def _confine(capabilities: Collection[int]) -> None:
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    for capability in range(last + 1):
+        if capability not in capabilities:
+            _checked(_libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), f"giving up capability {capability}")
+    _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import subprocess
 from pathlib import Path
 
 from tests.lab.hosts import Host
@@ -18,10 +19,30 @@ class Secrets:
 
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
+        self._monitors: list[tuple[Path, subprocess.Popen[bytes]]] = []
+
+    def watch(self, host: Host, file: Path) -> None:
+        """From now on take note of every key that the host's kernel is given, by way of a file with all of them."""
+        with file.open("wb") as output:
+            monitor = host.namespace.spawn(["ip", "xfrm", "monitor", "SA"], output=output)
+        self._monitors.append((file, monitor))
 
     def note(self, host: Host) -> None:
-        """Take note of the keys that there are now."""
-        for found in KEY.finditer(host.show("ip xfrm state")):
+        """Take note of the keys that there are now, and of those that were there for a moment."""
+        self._take(host.show("ip xfrm state"))
+        for file, _ in self._monitors:
+            self._take(file.read_text())
+
+    def close(self) -> None:
+        """Forget the files."""
+        for file, monitor in self._monitors:
+            monitor.kill()
+            monitor.wait()
+            file.unlink()
+        self._monitors.clear()
+
+    def _take(self, text: str) -> None:
+        for found in KEY.finditer(text):
             key = bytes.fromhex(found["key"])
             self.keys |= {key, key[:-SALT_BYTES]}
 

@@ -1,8 +1,9 @@
 """Tables that stories fill and that are printed at the end of a run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["ATTACKS", "FAULTS", "Rows", "render"]
+__all__ = ["ATTACKS", "FAULTS", "Rows", "keep", "render"]
 
 Rows = list[Sequence[object]]
 
@@ -21,3 +22,11 @@ def render(name: str, rows: Rows) -> str:
     head = HEADS[name]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def keep(name: str, rows: Rows, folder: Path) -> str:
+    """The table, also left in a file of its name."""
+    table = render(name, rows)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.md").write_text(table + "\n")
+    return table

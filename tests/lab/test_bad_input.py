@@ -1,5 +1,6 @@
 """An attacker sends what is none of his, and an operator writes what makes no sense: no tunnel moves."""
 
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from tests.lab.captures import Packet
 from tests.lab.conditions import eventually
+from tests.lab.daemon import CAPABILITIES
 from tests.lab.errors import LabError
 from tests.lab.hosts import Host
 from tests.lab.stories import survives_a_move
@@ -19,6 +21,7 @@ from tests.lab.world import World
 ESP, UDP = 50, 17
 UDP_HEADER = struct.Struct("!HHHH")
 IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
+UNIT = Path(__file__).parents[2] / "packaging/systemd/swanroam.service"
 ATTACKER = f"{ACCESS[1].network}.66"
 
 
@@ -35,16 +38,16 @@ def attacker(world: World) -> Host:
     return world.attacker
 
 
-def send(world: World, protocol: int, payload: bytes) -> None:
-    """Send an IP packet to the gateway from the attacker's address."""
-    source, destination = (bytes(map(int, address.split("."))) for address in (ATTACKER, GATEWAY_WAN))
-    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, source, destination)
+def send(world: World, protocol: int, payload: bytes, source: str = ATTACKER) -> None:
+    """Send an IP packet to the gateway from the attacker's host."""
+    ends = (bytes(map(int, address.split("."))) for address in (source, GATEWAY_WAN))
+    header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, *ends)
     attacker(world).agent.do("inject", packet=(header + payload).hex(), destination=GATEWAY_WAN)
 
 
-def send_udp(world: World, payload: bytes) -> None:
+def send_udp(world: World, payload: bytes, source: str = ATTACKER, port: int = 31337) -> None:
     """Send to port 4500, as from behind a NAT, without a checksum (RFC 768)."""
-    send(world, UDP, UDP_HEADER.pack(31337, 4500, UDP_HEADER.size + len(payload), 0) + payload)
+    send(world, UDP, UDP_HEADER.pack(port, 4500, UDP_HEADER.size + len(payload), 0) + payload, source)
 
 
 def send_esp(world: World, esp: bytes, *, encap: bool = False) -> None:
@@ -175,3 +178,13 @@ def refused(world: World, file: Path, named: str) -> None:
     assert str(file) in message
     assert named in message
     assert "Traceback" not in message
+
+
+def test_the_daemon_has_no_capability_but_those_of_its_unit(world: World) -> None:
+    (named,) = re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert named.split() == list(CAPABILITIES)
+    for end in world.ends:
+        process = Path("/proc", str(end.swanroam.pid), "status").read_text()
+        (bounding,) = re.findall(r"^CapBnd:\s*(\w+)$", process, re.MULTILINE)
+        assert int(bounding, 16) == sum(1 << number for number in CAPABILITIES.values())
+        assert "\nNoNewPrivs:\t1\n" in process

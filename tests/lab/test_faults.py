@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from swanroam.kernel.queue import MAX_HELD
 from tests.lab.conditions import eventually
 from tests.lab.faults import faulty
 from tests.lab.netns import batch
@@ -18,20 +18,6 @@ from tests.lab.world import End, World
 sides = pytest.mark.parametrize("side", ["terminal", "gateway"])
 GUEST = bool(os.environ.get("SWANROAM_LAB_GUEST"))
 HOUR_NS = 3600 * 10**9
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.connect()
-    for end in world.ends:
-        end.swanroam.module = "tests.lab.mortal"
-    world.roam()
-    return world
-
-
-def end(world: World, side: str) -> End:
-    return world.gateway if side == "gateway" else world.terminal
 
 
 def network(world: World, what: str) -> None:
@@ -55,15 +41,16 @@ def test_moves_through_a_network_that_mistreats_packets(world: World, what: str)
         fault.over()
 
 
-@pytest.mark.parametrize("side", ["terminal", "gateway"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_an_update_or_its_acknowledgement_is_lost(world: World, side: str, count: int) -> None:
-    what = "UPDATE" if side == "terminal" else "UPDATE-ACK"
-    rule = f"udp dport 4555 limit rate 1/hour burst {count} packets drop"
-    one = end(world, side)
+@pytest.mark.parametrize(("what", "kind", "side"), [("UPDATE", 4, "gateway"), ("UPDATE-ACK", 5, "terminal")])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_update_or_its_acknowledgement_is_lost(world: World, what: str, kind: int, side: str, count: int) -> None:
+    receiver = world.end(side)
+    # Where it comes out of the tunnel, before the receiver's own rules: a sender would be told, and try again.
+    match = f"udp dport 4555 @th,64,16 0x5352 @th,88,8 {kind}"
+    rules = f"{match} limit rate 1/hour burst {count} packets counter drop"
     with faulty(world, f"{what} lost, {count} in a row"):
-        one.namespace.run(
-            ["nft", f"table ip lossy {{ chain c {{ type filter hook output priority -300; {rule}; }}; }}"]
+        receiver.namespace.run(
+            ["nft", f"table ip lossy {{ chain c {{ type filter hook prerouting priority -400; {rules}; }}; }}"]
         )
         try:
             world.terminal.move()
@@ -71,8 +58,9 @@ def test_an_update_or_its_acknowledgement_is_lost(world: World, side: str, count
                 lambda: world.terminal.swanroam.tunnel(world.terminal.inner)["last_move"]["validated"],
                 "it is acknowledged in the end",
             )
+            assert f"counter packets {count} " in receiver.show("nft list table ip lossy")
         finally:
-            one.namespace.run(["nft", "delete table ip lossy"])
+            receiver.namespace.run(["nft", "delete table ip lossy"])
 
 
 def test_fifty_moves_in_ten_seconds(world: World) -> None:
@@ -85,38 +73,9 @@ def test_fifty_moves_in_ten_seconds(world: World) -> None:
     assert world.gateway.swanroam.tunnel(world.terminal.inner)["rejected"].get("flapping", 0) > 0
 
 
-@pytest.mark.parametrize(
-    ("side", "effect", "when"),
-    [
-        ("terminal", "MoveStates", "before"),
-        ("terminal", "MoveStates", "after"),
-        ("terminal", "SendMessage", "before"),
-        ("terminal", "StartTimer", "after"),
-        ("terminal", "InformCharon", "before"),
-        ("terminal", "InformCharon", "after"),
-        ("gateway", "VerifyPacket", "before"),
-        ("gateway", "MoveStates", "before"),
-        ("gateway", "MoveStates", "after"),
-        ("gateway", "GiveVerdict", "after"),
-        ("gateway", "Watch", "after"),
-        ("gateway", "SendMessage", "after"),
-        ("gateway", "InformCharon", "before"),
-        ("gateway", "InformCharon", "after"),
-        ("gateway", "Persist", "after"),
-    ],
-)
-def test_a_daemon_is_killed_at_an_effect_of_a_move(world: World, side: str, effect: str, when: str) -> None:
-    order = end(world, side).folder / "kill"
-    with faulty(world, f"{side} killed {when} {effect}") as fault:
-        order.write_text(f"{effect} {when}")
-        world.terminal.move()
-        eventually(lambda: not order.exists(), f"it comes to {effect}")
-        fault.over()
-
-
 @sides
 def test_charon_does_not_answer_for_a_while(world: World, side: str) -> None:
-    one = end(world, side)
+    one = world.end(side)
     with faulty(world, f"{side}: vici stalled for 2 s over a move") as fault:
         one.charon.send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
@@ -143,35 +102,69 @@ def thaw(one: End) -> None:
         os.kill(int(pid), signal.SIGCONT)
 
 
-def test_more_happens_to_addresses_than_a_socket_holds(world: World) -> None:
-    terminal = world.terminal
-    with faulty(world, "terminal: netlink ENOBUFS") as fault:
-        freeze(terminal)
-        lines = [f"addr {verb} 172.31.{number}.1/32 dev lo" for number in range(250) for verb in ("add", "del")]
-        for _ in range(4):
-            terminal.namespace.call(lambda: batch("ip", lines))
-        terminal.move()
-        thaw(terminal)
+def dropped(one: End, family: int) -> int:
+    """Events of a netlink family that swanroam's sockets had no room for (/proc/net/netlink)."""
+    lines = [line.split() for line in one.show("cat /proc/net/netlink").splitlines()[1:]]
+    return sum(int(words[8]) for words in lines if int(words[1]) == family)
+
+
+@pytest.mark.parametrize(
+    ("side", "program", "family", "what"),
+    [
+        ("terminal", "ip", 0, "addr {verb} 172.31.{number}.1/32 dev lo"),
+        ("gateway", "ip", 6, "xfrm policy {verb} src 172.31.{number}.1 dst 172.30.0.1 dir out{rest}"),
+    ],
+    ids=["addresses", "policies"],
+)
+def test_more_happens_than_a_socket_holds(world: World, side: str, program: str, family: int, what: str) -> None:
+    one = world.end(side)
+    lines = [
+        what.format(verb=verb, number=number, rest=" action allow" if verb == "add" else "")
+        for number in range(250)
+        for verb in ("add", "del")
+    ]
+    before = dropped(one, family)
+    with faulty(world, f"{side}: netlink ENOBUFS, family {family}") as fault:
+        freeze(one)
+        try:
+            for _ in range(20):
+                if dropped(one, family) > before:
+                    break
+                one.namespace.call(lambda: batch(program, lines))
+            world.terminal.move()
+        finally:
+            thaw(one)
         fault.over()
+    assert dropped(one, family) > before
 
 
 @sides
 def test_somebody_flushes_all_rules(world: World, side: str) -> None:
-    one = end(world, side)
+    one = world.end(side)
     with faulty(world, f"{side}: nft flush ruleset"):
         one.namespace.run(["nft", "flush", "ruleset"])
         world.terminal.move()
         eventually(lambda: "table inet swanroam" in one.show("nft list tables"), "the rules are back")
 
 
+def held(one: End) -> int:
+    """Packets that wait in the queue of held ESP (/proc/net/netfilter/nfnetlink_queue)."""
+    queues = [line.split() for line in one.show("cat /proc/net/netfilter/nfnetlink_queue").splitlines()]
+    return next(int(words[2]) for words in queues if words[0] == "4555")
+
+
 def test_more_packets_are_held_than_the_queue_takes(world: World) -> None:
     gateway = world.gateway
-    with faulty(world, "gateway: NFQUEUE full") as fault:
+    with faulty(world, f"gateway: NFQUEUE full, {MAX_HELD} packets") as fault:
         freeze(gateway)
-        world.terminal.move()
-        with world.uplink(interval_ms=0.1) as burst:
-            eventually(lambda: len(burst.sent()) > 1500, "more are sent than are held")
-        thaw(gateway)
+        try:
+            world.terminal.move()
+            # Not all at once: what is beyond 128 a second for an SPI passes the queue by.
+            with world.uplink(interval_ms=2.0) as burst:
+                eventually(lambda: held(gateway) >= MAX_HELD, "it is full", every_s=0.2)
+                burst.flows()
+        finally:
+            thaw(gateway)
         fault.over()
 
 
@@ -189,8 +182,8 @@ def test_the_disk_is_full_and_then_read_only(world: World) -> None:
                 (folder / "more").write_bytes(bytes(200_000))
             world.terminal.move()
         with faulty(world, "gateway: state disk read-only, daemon restarted"):
-            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
             gateway.swanroam.stop()
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
             world.terminal.move()
             gateway.swanroam.run()
             world.agreed(world.terminal)
@@ -212,9 +205,8 @@ def test_the_clock_jumps(world: World, by_ns: int) -> None:
 
 @pytest.mark.parametrize(("side", "what"), [("terminal", "child"), ("gateway", "child"), ("terminal", "ike")])
 def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str) -> None:
-    charon, sa = end(world, side).charon, world.sa(end(world, side), world.terminal)
-    with faulty(world, f"{side} rekeys the {what} SA at the moment of a move") as fault:
-        fault.deadline_s = 30.0
+    charon, sa = world.end(side).charon, world.sa(world.end(side), world.terminal)
+    with faulty(world, f"{side} rekeys the {what} SA at the moment of a move"):
         if what == "child":
             charon.rekey_child(sa.children[0])
         else:
@@ -222,14 +214,15 @@ def test_rekeyed_at_the_very_moment_of_a_move(world: World, side: str, what: str
         world.terminal.move()
 
 
-def test_ended_and_set_up_again_at_the_very_moment_of_a_move(world: World) -> None:
+@sides
+def test_ended_and_set_up_again_at_the_very_moment_of_a_move(world: World, side: str) -> None:
     terminal = world.terminal
-    with faulty(world, "terminated and initiated at the moment of a move") as fault:
-        fault.deadline_s = 30.0
+    with faulty(world, f"{side} terminates the tunnel at the moment of a move, initiated again") as fault:
         terminal.move()
-        terminal.charon.terminate()
+        world.end(side).charon.terminate()
+        eventually(lambda: not terminal.charon.sas() and not world.gateway.charon.sas(), "both ends let go")
         terminal.connect()
-        world.agreed(terminal)
+        fault.over()
 
 
 def test_a_link_that_goes_up_and_down(world: World) -> None:
@@ -263,7 +256,7 @@ def test_the_terminal_sleeps_and_wakes_up_elsewhere(world: World) -> None:
 
 @sides
 def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
-    one = end(world, side)
+    one = world.end(side)
     with faulty(world, f"{side}: charon killed and started again, then initiated", tidy=False) as fault:
         fault.deadline_s = 60.0
         one.charon.kill()
@@ -306,8 +299,7 @@ def test_a_daemon_that_crashes_leaves_no_core(world: World) -> None:
             subprocess.run(["prlimit", f"--pid={pid}", "--core=unlimited"], check=True)
             os.kill(int(pid), signal.SIGSEGV)
         eventually(lambda: not world.gateway.swanroam.running, "it is gone")
-        assert len(list(folder.iterdir())) <= count + 1, "the parent of mortal.py, which has no keys, may leave one"
-        assert not world.secrets.found_in(folder)
+        assert len(list(folder.iterdir())) == count
     finally:
         pattern.write_text(before)
 

@@ -1,15 +1,17 @@
 """One of the terminal's networks has a NAT: it appears under a tunnel, forgets, and disappears again."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.lab.agreement import agrees
+from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
-from tests.lab.conditions import eventually
-from tests.lab.journeys import VARIANTS, Variant, begin, compare_with_mobike
+from tests.lab.conditions import SLACK, eventually
+from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted, rehearse
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
+from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -18,9 +20,11 @@ PUBLIC, NATTED = "wlan0", "lte0"
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., World]) -> World:
-    world = make_world(Topology(nats=(Nat(link=NATTED),)), VARIANTS[0].tunnel())
+    world = make_world(Topology(terminals=2, nats=(Nat(link=NATTED),)), VARIANTS[0].tunnel())
     world.connect()
     world.roam(mobike=False)
+    world.rest(world.terminals[1])
+    rehearse(world)
     return world
 
 
@@ -33,18 +37,16 @@ def variant(request: pytest.FixtureRequest, world: World) -> Variant:
 
 
 def test_a_nat_appears(world: World, variant: Variant) -> None:
-    if variant.ike_version == 1 and not variant.alone:
-        pytest.skip("the main mode of an IKEv1 rekey finds the NAT, and quick mode rekeys go unanswered after that")
     journey = begin(world, variant, PUBLIC)
-    journey.goes_on(APPEARS, world.terminal.move)
+    for kind in (APPEARS, DISAPPEARS, APPEARS):
+        journey.goes_on(kind, world.terminal.move)
     journey.ends_well()
 
 
 def test_a_nat_disappears(world: World, variant: Variant) -> None:
     journey = begin(world, variant, NATTED if variant.alone else PUBLIC)
-    if not variant.alone:
-        journey.goes_on(APPEARS, world.terminal.move)
-    journey.goes_on(DISAPPEARS, world.terminal.move)
+    for kind in (DISAPPEARS, APPEARS, DISAPPEARS) if variant.alone else (APPEARS, DISAPPEARS):
+        journey.goes_on(kind, world.terminal.move)
     journey.ends_well()
 
 
@@ -92,6 +94,70 @@ def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one
     assert journey.leftovers()
     terminal.swanroam.run()
     eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
+
+
+@pytest.mark.parametrize(
+    ("variant", "who"), [(VARIANTS[0], "terminal"), (VARIANTS[1], "gateway")], indirect=["variant"], ids=str
+)
+def test_a_daemon_that_stops_behind_a_nat_that_charon_does_not_know_of_leaves_a_tunnel_that_charon_knows_all_of(
+    world: World, variant: Variant, who: str
+) -> None:
+    """It is built anew, with its inner address, and all that strongSwan does works without the daemon."""
+    terminal, gateway = world.terminal, world.gateway
+    journey = begin(world, variant, PUBLIC)
+    journey.goes_on(APPEARS, terminal.move)
+    before = terminal.sa
+    stopped, left = (terminal, gateway) if who == "terminal" else (gateway, terminal)
+    began_s = time.monotonic()
+    assert stopped.swanroam.stop() == 0
+    took_s = time.monotonic() - began_s
+    eventually(lambda: "local" in terminal.sa.nat, "charon knows of the NAT")
+    assert terminal.sa.inner == before.inner
+    wanted = Wanted(swanroam=(left.name.rstrip("1"),))
+    agrees(world, terminal, wanted)
+    with world.both_ways():
+        pass
+    for end in (terminal, gateway):
+        rekeys_the_child(world, end, wanted)
+    with world.both_ways():
+        pass
+    answers_dead_peer_detection(world, time.monotonic_ns())
+    assert took_s < 2 * SLACK
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:2], indirect=True, ids=str)
+def test_two_terminals_whose_ike_is_carried_through_one_nat_are_told_apart(world: World, variant: Variant) -> None:
+    first, second = world.terminals
+    journeys = [begin(world, variant, PUBLIC)]
+    if second.access.link != PUBLIC:
+        second.move()
+    with world.awake(second):
+        journeys.append(Journey(world, variant, second, second.outer, natted(second, variant)))
+        for journey in journeys:
+            journey.goes_on(APPEARS, journey.terminal.move)
+        assert first.seen == second.seen
+        # What each of them sends tells the ports of new SPIs.
+        with world.both_ways(first), world.both_ways(second):
+            for journey in journeys:
+                wanted, terminal = journey.wanted(), journey.terminal
+                rekeys_the_child(world, world.gateway, wanted, terminal)
+                rekeys_the_ike_sa(world, terminal, wanted, terminal)
+                rekeys_the_child(world, terminal, wanted, terminal)
+
+
+UNTELLING = "198.18.7"
+"""A network that is not told from a public one by its addresses (RFC 2544 section C.2.2)."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
+def test_a_nat_of_which_nothing_tells_is_found_when_nobody_answers_plain_esp(world: World, variant: Variant) -> None:
+    terminal = world.terminal
+    journey = begin(world, variant, PUBLIC)
+    (nat,) = world.nats[NATTED].hosts
+    nat.namespace.run(["ip", "route", "add", f"{UNTELLING}.0/24", "dev", "lan"])
+    terminal.namespace.run(["ip", "route", "add", f"{terminal.other.router}/32", "dev", NATTED])
+    journey.goes_on(APPEARS, lambda: terminal.move(f"{UNTELLING}.11/24"), told=False)
+    journey.goes_on(DISAPPEARS, terminal.move)
 
 
 # The last: it stops swanroam.

@@ -1,61 +1,59 @@
-"""Tunnels on Debian machines that the package is installed on: systemd runs charon and swanroam as their units say.
+"""Tunnels between Debian machines that the package is installed on: systemd runs charon and swanroam by their units.
 
-The package and the machines are made by `sh tests/run.sh packages`, also as a part of all; the lab alone has none.
+    terminal    Debian 12: strongSwan 5.9.8, Python 3.11
+    gateway     Debian 13: strongSwan 6.0.1, Python 3.13
+
+Both daemons are within their AppArmor profile all the time. The package and the machines are made by `sh tests/run.sh
+packages`, also as a part of all; the lab alone has none.
 """
 
 import io
 import os
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from examples.demo import Timeline, perform
 from rich.console import Console
 
-from tests.lab.ends import End
-from tests.lab.installed import InstalledSwanroam, install
+from tests.lab.apparmor import AppArmor
+from tests.lab.conditions import eventually
+from tests.lab.installed import at_once, install, installed, is_made, run_single_file
 from tests.lab.stories import survives_a_move
 from tests.lab.world import World
 from tests.packages.conftest import VARIANTS
 
-TOP = Path(__file__).resolve().parents[2]
-PROFILE = TOP / "packaging/apparmor/usr.bin.swanroam"
-pytestmark = pytest.mark.skipif(
-    not ((TOP / ".roots/bookworm-installed").is_dir() and (VARIANTS / "newer.deb").exists()),
-    reason="`sh tests/run.sh packages` makes what is needed",
-)
+ROOTS = ("bookworm-installed", "trixie-installed")
+HOOK = """#!/bin/sh
+echo "a hook was told: $SWANROAM_EVENT" >&2
+"""
+pytestmark = pytest.mark.skipif(not is_made(*ROOTS), reason="`sh tests/run.sh packages` makes what is needed")
 
 
 @pytest.fixture(scope="module")
-def debians() -> Iterator[World]:
-    """A world whose ends are Debian 12 with the package, which agreed that the terminal may roam."""
-    with World() as world, install(world, "bookworm", world.terminal, world.gateway):
+def apparmor() -> Iterator[AppArmor | None]:
+    """The package's profile, in force; None where no guest is: no test confines programs of a kernel in use."""
+    with ExitStack() as stack:
+        usable = "SWANROAM_LAB_GUEST" in os.environ and AppArmor.is_there()
+        yield stack.enter_context(AppArmor()) if usable else None
+
+
+@pytest.fixture(scope="module")
+def debians(make_world: Callable[..., World], apparmor: AppArmor | None) -> Iterator[World]:  # noqa: ARG001 -- in force
+    """Both ends agreed that the terminal may roam."""
+    world = make_world()
+    with install(world, *ROOTS) as machines:
+        for machine in machines:
+            machine.write("/etc/swanroam/hooks.d/note", HOOK)
+            machine.path("/etc/swanroam/hooks.d/note").chmod(0o755)
         world.connect()
         world.roam()
         yield world
 
 
-@pytest.fixture
-def profile(tmp_path: Path) -> Iterator[Path]:
-    """The package's AppArmor profile; only in the guest: no test confines programs of a kernel in use."""
-    enabled = Path("/sys/module/apparmor/parameters/enabled")
-    if "SWANROAM_LAB_GUEST" not in os.environ or not enabled.exists() or enabled.read_text().strip() != "Y":
-        pytest.skip("the guest is what has AppArmor to try")
-    # The guest's root is in a folder, and AppArmor looks at whole paths.
-    guest = tmp_path / "usr.bin.swanroam"
-    guest.write_text(PROFILE.read_text().replace("profile swanroam", "alias / -> /run/root/,\n\nprofile swanroam", 1))
-    subprocess.run(["apparmor_parser", "--replace", "--skip-cache", str(guest)], check=True)
-    yield guest
-    subprocess.run(["apparmor_parser", "--remove", str(guest)], check=True)
-
-
-def installed(end: End) -> InstalledSwanroam:
-    assert isinstance(end.swanroam, InstalledSwanroam)
-    return end.swanroam
-
-
 def test_the_demo_goes_well_where_the_package_is_installed(debians: World) -> None:
+    assert debians.terminal.charon.version == "5.9.8"
+    assert debians.gateway.charon.version == "6.0.1"
     said = io.StringIO()
     result = perform(debians, Timeline(Console(file=said, width=140)))
     assert result.verdict == "ok", said.getvalue()
@@ -65,39 +63,47 @@ def test_the_demo_goes_well_where_the_package_is_installed(debians: World) -> No
         assert "Traceback" not in installed(end).log
 
 
+def test_all_that_the_daemon_does_is_within_its_apparmor_profile(debians: World, apparmor: AppArmor | None) -> None:
+    if apparmor is None:
+        pytest.skip("the guest is what has AppArmor to try")
+    for end in debians.ends:
+        swanroam = installed(end)
+        assert (
+            swanroam.machine.run("cat", f"/proc/{swanroam.pid}/attr/apparmor/current").strip() == "swanroam (enforce)"
+        )
+        assert "a hook was told: moved" in swanroam.log
+        swanroam.machine.run("systemctl", "reload", "swanroam")
+        eventually(lambda swanroam=swanroam: "configuration reloaded" in swanroam.log, "the reload")  # type: ignore[misc]
+    assert apparmor.denied() == []
+    # It can deny: what the profile does not name is not to be had.
+    assert "Permission denied" in apparmor.attempt("/usr/bin/cat", "/etc/shadow")
+    assert ["/etc/shadow" in line for line in apparmor.denied()] == [True]
+
+
 def test_an_upgrade_loses_no_packet_and_keeps_the_state(debians: World) -> None:
-    terminal = installed(debians.terminal)
-    moves = terminal.tunnel(debians.terminal.inner)["moves"]
+    terminal = debians.terminal
+    swanroam = installed(terminal)
+    moves, before = swanroam.tunnel(terminal.inner)["moves"], terminal.sa.identity
     assert moves > 0
-    with debians.both_ways() as (up, down):
-        terminal.machine.install(VARIANTS / "newer.deb")
-        assert "8.0.0" in terminal.command("--version")
-        terminal.ready()
-        debians.agreed(debians.terminal)
+    with debians.both_ways(interval_ms=20) as (up, down):
+        swanroam.machine.install(VARIANTS / "newer.deb")
+        assert "8.0.0" in swanroam.command("--version")
+        swanroam.ready()
+        debians.agreed(terminal)
         up.flows(packets=20)
         down.flows(packets=20)
     assert (up.outcome().lost, down.outcome().lost) == ((), ())
-    assert terminal.tunnel(debians.terminal.inner)["moves"] == moves
+    assert terminal.sa.identity == before
+    assert swanroam.tunnel(terminal.inner)["moves"] == moves
     survives_a_move(debians)
 
 
-def test_it_moves_within_its_apparmor_profile(debians: World, profile: Path) -> None:  # noqa: ARG001 -- in force
-    for end in debians.ends:
-        installed(end).machine.run("systemctl", "restart", "swanroam")
-    for end in debians.ends:
-        installed(end).ready()
-        pid = installed(end).machine.unit("swanroam")["MainPID"]
-        label = installed(end).machine.run("cat", f"/proc/{pid}/attr/apparmor/current")
-        assert label.strip() == "swanroam (complain)"
-    debians.agreed(debians.terminal)
-    survives_a_move(debians)
-
-
-def test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel(debians: World) -> None:
+def test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel(debians: World, apparmor: AppArmor | None) -> None:
+    if apparmor is not None:
+        assert [line for line in apparmor.denied() if "/etc/shadow" not in line] == []
     before = debians.terminal.sa.identity
-    with debians.both_ways() as (up, down):
-        for end in debians.ends:
-            installed(end).machine.run("dpkg", "--purge", "swanroam")
+    with debians.both_ways(interval_ms=20) as (up, down):
+        at_once(lambda swanroam: swanroam.machine.run("dpkg", "--purge", "swanroam"), debians.ends)
         up.flows(packets=20)
         down.flows(packets=20)
     assert (up.outcome().lost, down.outcome().lost) == ((), ())
@@ -107,3 +113,15 @@ def test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel(debians: World) ->
         assert machine.run("nft", "list", "ruleset").strip() == ""
         assert not machine.path("/var/lib/swanroam").exists()
         assert machine.unit("strongswan")["NRestarts"] == "0"
+
+
+def test_the_single_file_takes_over_where_nothing_is_but_python_strongswan_and_nft(debians: World) -> None:
+    before = debians.terminal.sa.identity
+    at_once(run_single_file, debians.ends)
+    debians.agreed(debians.terminal)
+    survives_a_move(debians)
+    assert debians.terminal.sa.identity == before
+    for end in debians.ends:
+        assert "Traceback" not in installed(end).log
+        assert installed(end).stop() == 0
+        assert installed(end).machine.run("nft", "list", "ruleset").strip() == ""

@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +41,8 @@ class World:
         self.folder = STATE / self.prefix
         self._cleanup = contextlib.ExitStack()
         self._capture: Capture | None = None
+        self.keepers: list[Callable[[], object]] = []
+        """What has to write something down before logs are kept."""
         self._capability: str | None = None
         self._roams: list[End] = []
         self.secrets = Secrets()
@@ -54,6 +56,7 @@ class World:
         self.folder.mkdir(mode=0o700)
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._cleanup.callback(self._delete_namespaces)
+        self._cleanup.callback(self.secrets.close)
         spaces = lay(self.topology, self.prefix)
 
         def own(host: Host) -> None:
@@ -82,6 +85,9 @@ class World:
         if self.topology.attacker:
             self.attacker = Host("attacker", spaces["attacker"], self.folder / "attacker")
             own(self.attacker)
+        for end in self.ends:
+            # Beside the folder, which is searched for these keys.
+            self.secrets.watch(end, STATE / f"{self.prefix}-{end.name}.keys")
 
     @property
     def terminal(self) -> Terminal:
@@ -97,6 +103,10 @@ class World:
     def ends(self) -> list[End]:
         """Gateway and terminals."""
         return [self.gateway, *self.terminals]
+
+    def end(self, side: str) -> End:
+        """The end of a tunnel by what it is: "terminal", the first of several, or "gateway"."""
+        return self.gateway if side == "gateway" else self.terminal
 
     @property
     def hosts(self) -> list[Host]:
@@ -307,9 +317,14 @@ class World:
         )
 
     @contextlib.contextmanager
-    def both_ways(self, terminal: Terminal | None = None) -> Iterator[tuple[Stream, Stream]]:
+    def both_ways(
+        self, terminal: Terminal | None = None, *, interval_ms: float = 10.0
+    ) -> Iterator[tuple[Stream, Stream]]:
         """Streams up and down that flow."""
-        with self.uplink(terminal) as up, self.downlink(terminal) as down:
+        with (
+            self.uplink(terminal, interval_ms=interval_ms) as up,
+            self.downlink(terminal, interval_ms=interval_ms) as down,
+        ):
             up.flows()
             down.flows()
             yield up, down
@@ -321,6 +336,10 @@ class World:
 
     def keep_logs(self, folder: Path) -> list[Path]:
         """Copy the logs and configurations of all hosts to a folder; returns the logs."""
+        for write in self.keepers:
+            # What cannot be kept must not hide the failure.
+            with contextlib.suppress(Exception):
+                write()
         kept = []
         for source in sorted(self.folder.rglob("*")):
             if source.is_file() and source.suffix in {".log", ".conf", ".toml", ".out"} and source.stat().st_size:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from swanroam import __version__
+from tests.packages.commands import TOP
 from tests.packages.machine import Machine
 
-TOP = Path(__file__).resolve().parents[2]
 DIST = TOP / "dist"
 VARIANTS = TOP / "build" / "packages" / "variants"
 LOGS = TOP / "build" / "packages" / "logs"

@@ -27,6 +27,8 @@ USELESS = (
     "console-getty.service",
     "dev-hugepages.mount",
     "getty.target",
+    "ldconfig.service",
+    "systemd-journal-catalog-update.service",
     "systemd-logind.service",
     "systemd-sysctl.service",
     "systemd-update-utmp.service",
@@ -60,6 +62,7 @@ class Machine:
             *("systemd.unit=multi-user.target", *(f"systemd.mask={unit}" for unit in USELESS)),
         ]
         self._leader = 0
+        self._halted = False
         if not any(GROUPS.iterdir()):
             # The guest has no systemd that would have done it.
             subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(GROUPS)], check=True)
@@ -95,9 +98,15 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def halt(self) -> None:
+        """Have it switch itself off; `stop` waits for that."""
+        if not self._halted:
+            self._process.send_signal(signal.SIGTERM)
+        self._halted = True
+
     def stop(self) -> None:
         """Switch it off."""
-        self._process.send_signal(signal.SIGTERM)
+        self.halt()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -110,26 +119,13 @@ class Machine:
 
     def attempt(self, *command: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, whatever its status; both outputs are in `stdout`."""
-        # One who enters from outside has all capabilities that this process has.
-        limits = [] if self._capable else ["setpriv", "--bounding-set=-net_admin,-net_raw"]
-        enter = [
-            "nsenter",
-            f"--target={self._leader}",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--pid",
-            "--root",
-            "--wd=/",
-        ]
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
             "DEBIAN_FRONTEND": "noninteractive",
         }
         return subprocess.run(
-            [*enter, *limits, *command],
+            [*self._enter(), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -173,10 +169,22 @@ class Machine:
             "journalctl", "--unit", unit, "--output=cat", "--quiet", "--no-pager", "_TRANSPORT=stdout"
         ).splitlines()
 
+    def keep_journal(self) -> None:
+        """Have all of the journal in a file beside the log: it is gone with the machine."""
+        text = self.attempt("journalctl", "--no-pager", "--output=short-precise", "--quiet").stdout
+        self.log.with_name(f"{self.log.stem}-journal.log").write_text(text)
+
     def files(self, *left_out: str) -> frozenset[str]:
         """Every path of the root's file system but those below the ones that are left out."""
         prunes: Sequence[str] = [word for path in left_out for word in ("-path", path, "-prune", "-o")]
         return frozenset(self.run("find", "/", "-xdev", *prunes, "-print").splitlines())
+
+    def _enter(self) -> list[str]:
+        """What runs the command behind it in the machine."""
+        spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wdns=/")
+        # One who enters from outside has all capabilities that this process has.
+        limits = [] if self._capable else ["setpriv", "--bounding-set=-net_admin,-net_raw"]
+        return ["nsenter", f"--target={self._leader}", *spaces, *limits]
 
     def _enter_group(self) -> None:
         """Give systemd-nspawn a control group of its own, which it can divide: the one of this process is not free."""

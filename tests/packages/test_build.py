@@ -1,37 +1,10 @@
 """What packaging/build.sh made: the same twice, and clean by the judgement of each distribution's own tools."""
 
 import hashlib
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
-from swanroam import __version__
-from tests.packages.conftest import DIST, TOP, built
-from tests.packages.machine import Machine
-
-
-def output(*command: str | Path, where: Path = TOP) -> str:
-    """What a command writes; fails when it does."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=where,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command[0]}: status {done.returncode}\n{done.stdout}"
-    return done.stdout
-
-
-def paths(root: Path) -> set[Path]:
-    """Every path of a root, but for the files of groups, of which the system's tools keep backups."""
-    found = {Path(line) for line in output("find", root, "-print").splitlines()}
-    return {path for path in found if path.name.rstrip("-") not in ("group", "gshadow")}
+from tests.packages.commands import output
+from tests.packages.conftest import DIST
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -58,47 +31,3 @@ def test_rpmlint_has_nothing_to_say() -> None:
     assert len(rpms) == 2
     said = output("rpmlint", "--config", "packaging/rpm/rpmlint.toml", *rpms, "packaging/rpm/swanroam.spec")
     assert "0 errors, 0 warnings" in said
-
-
-def test_the_wheel_is_typed_has_its_licence_and_gives_the_command(tmp_path: Path) -> None:
-    output("python3", "-m", "venv", "--without-pip", tmp_path / "venv")
-    wheels: Sequence[Path] = sorted((TOP / "build" / "packages").glob("wheels-*/*/*-none-any.whl"))
-    tag = f"cp{sys.version_info.major}{sys.version_info.minor}-"
-    compiled = [path for path in (TOP / "build" / "packages").glob("wheels-*/compiled/*.whl") if tag in path.name]
-    pip = (TOP / "build/tools/bin/pip", "--python", tmp_path / "venv/bin/python", "--disable-pip-version-check")
-    output(*pip, "install", "--no-index", "--no-deps", built("swanroam-{version}-py3-none-any.whl"), *wheels, *compiled)
-    assert output(tmp_path / "venv/bin/swanroam", "--version") == f"swanroam, version {__version__}\n"
-    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
-    assert (site / "swanroam/py.typed").exists()
-    assert (site / f"swanroam-{__version__}.dist-info/licenses/LICENSE").exists()
-
-
-@pytest.fixture
-def changeable(suite: str, tmp_path: Path) -> Iterator[Path]:
-    """A root that keeps what is written to it, as long as the test lasts."""
-    for name in ("upper", "work", "root"):
-        (tmp_path / name).mkdir()
-    layers = f"lowerdir={TOP / '.roots' / suite},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
-    output("mount", "-t", "overlay", "-o", layers, "overlay", tmp_path / "root")
-    yield tmp_path / "root"
-    output("umount", tmp_path / "root")
-
-
-@pytest.mark.parametrize(("suite", "rpm"), [("bookworm", "el9"), ("trixie", "fc")], indirect=["suite"])
-def test_an_rpm_is_installed_started_and_removed_without_a_trace(changeable: Path, tmp_path: Path, rpm: str) -> None:
-    """As far as a machine without Fedora tells: dependencies have other names here, the rest is as it is there."""
-    before = paths(changeable)
-    # --nodeps: the dependencies are there, but by the names that Debian has for them.
-    command = ("rpm", "--root", changeable, "--dbpath", "/run/rpm", "--nodeps")
-    output(*command, "--install", built(f"swanroam-{{version}}-1.{rpm}.noarch.rpm"))
-    with Machine(changeable, tmp_path / "console.log") as machine:
-        assert machine.run("swanroam", "--version") == f"swanroam, version {__version__}\n"
-        assert machine.run("getent", "group", "swanroam").startswith("swanroam:")
-        machine.write("/etc/swanroam/swanroam.toml", 'role = "gatway"\n')
-        machine.attempt("systemctl", "start", "swanroam")
-        assert machine.unit("swanroam")["ExecMainStatus"] == "2"
-        assert "ok      strongSwan" in machine.attempt("swanroam", "check").stdout
-    output(*command, "--erase", "swanroam")
-    shutil.rmtree(changeable / "run/rpm")
-    # Fedora's own packages have that folder.
-    assert paths(changeable) ^ before <= {changeable / "usr/share/licenses"}

@@ -35,11 +35,13 @@ from swanroam.model.events import (
     Event,
     IkeSaEnded,
     IkeSasListed,
+    MessageMalformed,
     MessageReceived,
     MoveFinished,
     MoveRefused,
     PacketHeld,
     PacketVerified,
+    PolicyInstalled,
     Reason,
     RepositoryChanged,
     TimerExpired,
@@ -48,6 +50,7 @@ from swanroam.model.events import (
 )
 from swanroam.model.messages import (
     Feature,
+    Goodbye,
     Hello,
     HelloAck,
     Message,
@@ -272,9 +275,18 @@ class Machine(RuleBasedStateMachine):
                 st.builds(UpdateAck, sequence=st.integers(0, 4), observed=endpoint),
                 st.builds(PathChallenge, nonce=nonce),
                 st.builds(PathResponse, nonce=nonce),
+                st.just(Goodbye()),
             )
         )
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
+
+    @rule(reqid=st.integers(1, 2))
+    def install_policies(self, reqid: int) -> None:
+        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid))
+
+    @rule(inner=st.sampled_from((INNER, OTHER_INNER)))
+    def receive_nonsense(self, inner: IPAddress) -> None:
+        self.do(MessageMalformed(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, problem="nonsense"))
 
     @precondition(lambda self: self.timers)
     @rule(data=st.data())

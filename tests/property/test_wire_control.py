@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from swanroam.errors import WireError
 from swanroam.model.messages import (
     Feature,
+    Goodbye,
     Hello,
     HelloAck,
     Message,
@@ -33,6 +34,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(UpdateAck, sequence=SEQUENCES, observed=ENDPOINTS),
     st.builds(PathChallenge, nonce=NONCES),
     st.builds(PathResponse, nonce=NONCES),
+    st.just(Goodbye()),
 )
 ATTRIBUTES = st.builds(
     lambda number, value, lie: struct.pack("!HH", number, max(0, len(value) + lie)) + value,

@@ -225,6 +225,7 @@ def test_the_head_of_a_state_agrees_with_the_state(state: SaState) -> None:
         state.reqid,
     )
     assert (head.encap, head.mark, head.if_id) == (state.encap, state.mark, state.if_id)
+    assert head.larval == all(one is None for one in (state.aead, state.crypt, state.auth, state.comp))
 
 
 @given(POLICIES)

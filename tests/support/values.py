@@ -186,10 +186,20 @@ class Desk:
         """Hand an event over."""
         return self.core.step(event)
 
-    def listed(self, *sas: IkeSa, complete: bool = True, at: Mapping[int, Path] | None = None) -> tuple[Effect, ...]:
-        """These IKE_SAs were listed; `at` is where the kernel has their inbound SPIs."""
+    def listed(
+        self,
+        *sas: IkeSa,
+        complete: bool = True,
+        at: Mapping[int, Path] | None = None,
+        policies: Path | None = None,
+    ) -> tuple[Effect, ...]:
+        """These IKE_SAs were listed; `at` is where the kernel has their inbound SPIs, `policies` where the policies."""
         paths = tuple((at or {}).items())
-        return self.step(IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths))
+        reqids = (child.reqid for sa in sas for child in sa.children) if policies else ()
+        places = tuple((reqid, policies.addresses) for reqid in reqids if policies)
+        return self.step(
+            IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths, policy_places=places)
+        )
 
     def roam(self, *addresses: IPAddress) -> tuple[Effect, ...]:
         """These are the addresses now."""

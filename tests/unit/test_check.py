@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swanroam.app.check import FEATURES, PACKAGES, Charon, Check, Level, evaluate, obstacles, passed, report
+from swanroam.app.check import FEATURES, PACKAGES, Charon, Check, Level, evaluate, immovable, obstacles, passed, report
 from swanroam.app.probes import MachineProbes
 from swanroam.app.strongswan_conf import Settings, read_settings
 from swanroam.model.tunnel import Role
@@ -171,6 +171,20 @@ def test_a_daemon_that_was_refused_tells_what_can_be_told_from_inside_its_unit()
     )
     assert obstacles(hidden) == "CAP_NET_ADMIN not effective"
     assert obstacles(replace(hidden, nft_version=None)) == "CAP_NET_ADMIN not effective, nft program not found"
+
+
+def test_a_daemon_that_was_refused_names_the_parts_that_its_kernel_was_built_without() -> None:
+    options = {**(WHOLE.options or {}), "NFT_QUEUE": "n", "INET6_ESP": "n", "NFT_LIMIT": "m"}
+    old = replace(WHOLE, options=options, modules=frozenset(), rules_problem="No such file or directory")
+    assert obstacles(old) == "kernel: NFT_QUEUE not built"
+
+
+def test_a_kernel_that_cannot_move_states_is_told_in_a_sentence_with_the_remedy() -> None:
+    assert immovable(WHOLE) == ""
+    assert immovable(replace(WHOLE, migrates=None, options=None)) == ""
+    old = immovable(replace(WHOLE, migrates=False))
+    assert old.startswith("kernel: XFRM_MIGRATE: the kernel does not know the message; tunnels cannot be moved without")
+    assert "use a kernel that has it" in old
 
 
 def test_the_report_for_programs_has_the_names_of_the_contract() -> None:

@@ -26,7 +26,15 @@ from swanroam.model.effects import (
     VerifyPacket,
     Watch,
 )
-from swanroam.model.events import IkeSaEnded, PacketVerified, Reason, TimerId, TimerKind
+from swanroam.model.events import (
+    IkeSaEnded,
+    MessageMalformed,
+    PacketVerified,
+    PolicyInstalled,
+    Reason,
+    TimerId,
+    TimerKind,
+)
 from swanroam.model.messages import Feature, Hello, PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
@@ -498,6 +506,18 @@ def test_messages_for_terminals_are_refused(message: PathChallenge | UpdateAck) 
     assert reasons(negotiated(Role.GATEWAY).message(message)) == [Reason.BAD_MESSAGE]
 
 
+def test_a_message_that_cannot_be_read_is_counted_for_the_tunnel_that_it_came_by() -> None:
+    desk = negotiated(Role.GATEWAY)
+    told = []
+    for inner in (INNER, OTHER_INNER):
+        event = MessageMalformed(at_s=desk.now_s, inner=inner, peer=FIRST_SERVER, problem="NAT_D_SOURCE of 19 bytes")
+        told.append(one(PacketRejected, desk.step(event)))
+    assert [rejected.key for rejected in told] == [KEY, None]
+    assert {rejected.reason for rejected in told} == {Reason.BAD_MESSAGE}
+    assert "19 bytes" in told[0].detail
+    assert (desk.tunnel.rejected, desk.core.rejected) == ({Reason.BAD_MESSAGE: 1}, {Reason.BAD_MESSAGE: 1})
+
+
 def test_a_move_that_was_verified_before_the_agreement_ended_is_not_made() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.held(B, packet_id=1)
@@ -527,6 +547,19 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
     assert verdicts(effects) == [2, 3]
     assert (one(Watch, effects).sources, one(Watch, effects).waiting) == ((B,), ())
     assert desk.expired(TimerKind.FOLLOW) == ()
+
+
+def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    assert desk.held(B, packet_id=7) == ()
+    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=2)) == (), "another tunnel's"
+    effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
+    assert some(GiveVerdict, effects) == [GiveVerdict(packet_id=7)]
+    assert one(Watch, effects).sources
+    assert desk.held(B, packet_id=8) == (GiveVerdict(packet_id=8),)
+    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1)) == (), "once is enough"
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)), "charon is asked all the same"
 
 
 def test_packets_do_not_wait_for_ever_for_a_charon_that_does_not_follow() -> None:

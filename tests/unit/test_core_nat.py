@@ -13,6 +13,7 @@ from swanroam.core.terminal import KEEPALIVE_S, PLAIN_ATTEMPTS
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import (
     AlignStates,
+    CapabilityChanged,
     DropAddress,
     GiveVerdict,
     InformCharon,
@@ -20,14 +21,15 @@ from swanroam.model.effects import (
     ListIkeSas,
     MoveStates,
     PacketRejected,
+    Reestablish,
     RemindCharon,
     SendDummy,
     Trigger,
     VerifyPacket,
     Watch,
 )
-from swanroam.model.events import Reason, TimerKind
-from swanroam.model.messages import Feature, Hello, NatD, PathChallenge, PathResponse, Update, UpdateAck
+from swanroam.model.events import PolicyInstalled, Reason, TimerKind
+from swanroam.model.messages import Feature, Goodbye, Hello, NatD, PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, IkeSa, Nat, Role
 from tests.support.values import (
@@ -262,6 +264,16 @@ def test_the_states_are_aligned_also_when_charon_does_not_follow_in_time() -> No
     assert looks == round(DEADLINE_S / LOOK_S)
 
 
+def test_the_states_are_aligned_as_soon_as_charon_has_done_with_them_and_looked_at_again_when_it_has_followed() -> None:
+    desk = switched()
+    desk.message(from_gateway(SEEN, SEEN))
+    effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
+    assert (one(AlignStates, effects).path, desk.tunnel.path) == (UDP_AT_B, UDP_AT_B)
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
+    effects = desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: UDP_AT_B})
+    assert one(AlignStates, effects).path == UDP_AT_B
+
+
 def test_on_a_plain_path_nothing_waits_for_charon_on_a_terminal() -> None:
     desk = negotiated(Role.TERMINAL)
     desk.moved(one(MoveStates, desk.roam(B)))
@@ -446,3 +458,54 @@ def test_when_a_kept_tunnel_ends_nothing_is_rewritten_for_it_any_longer() -> Non
     assert desk.tunnel.here == B
     assert desk.tunnel.path.local.address == A
     assert some(DropAddress, desk.listed()) == [DropAddress(KEY)]
+
+
+# The daemon ends
+
+
+def test_a_terminal_has_charon_build_anew_what_goes_on_only_with_its_daemon() -> None:
+    carried, kept, plain, at_home = switched(), native(), negotiated(Role.TERMINAL), native()
+    keep = one(KeepAddress, kept.roam(B))
+    kept.moved(MoveStates(key=KEY, children=(), old=keep.old, new=keep.new, trigger=keep.trigger))
+    for desk in (carried, kept):
+        effects = desk.core.leave()
+        assert [type(effect) for effect in effects] == [DropAddress, Reestablish]
+        assert one(Reestablish, effects).unique_ids == (1,)
+    for desk in (plain, at_home):
+        assert desk.core.leave() == ()
+
+
+def test_a_gateway_says_goodbye_to_the_terminals_whose_ike_it_carries() -> None:
+    carried, _ = validated()
+    assert messages(carried.core.leave()) == [Goodbye()]
+    assert negotiated(Role.GATEWAY).core.leave() == ()
+    assert native_gateway().core.leave() == ()
+
+
+def test_at_a_goodbye_the_tunnel_is_built_anew_and_ike_goes_its_own_way() -> None:
+    desk = switched()
+    effects = desk.message(Goodbye())
+    assert one(Reestablish, effects).key == KEY
+    assert one(CapabilityChanged, effects).capability is Capability.NONE
+    assert [watch.ike for watch in some(Watch, effects)][-1] == ()
+    assert timers(effects, TimerKind.REESTABLISH), "it is asked again when that fails"
+    assert desk.message(Goodbye()) == ()
+    plain = negotiated(Role.TERMINAL)
+    assert plain.message(Goodbye()) == ()
+    gateway, _ = validated()
+    assert one(PacketRejected, gateway.message(Goodbye())).reason is Reason.BAD_MESSAGE
+
+
+def test_a_tunnel_that_lost_its_encapsulation_while_no_daemon_ran_gets_it_again() -> None:
+    desk = switched()
+    desk.message(from_gateway(SEEN, SEEN))
+    desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: UDP_AT_B})
+    last = desk.tunnel.last_move
+    assert last is not None
+    for was, wanted in ((UDP_AT_B, [UDP_AT_B]), (path(Role.TERMINAL, B), [])):
+        remembered = replace(desk.tunnel, last_move=replace(last, new=was))
+        restarted = Desk(Role.TERMINAL)
+        restarted.core.remember([(remembered, frozenset(remembered.spis))])
+        restarted.roam(B)
+        effects = restarted.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: path(Role.TERMINAL, B)})
+        assert [move.new for move in some(MoveStates, effects)] == wanted

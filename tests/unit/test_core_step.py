@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.settings import Agreement, Settings, TunnelSettings
-from swanroam.core.step import BARE_S, LINGERING_S
+from swanroam.core.step import ASTRAY_S, BARE_S, LINGERING_S
 from swanroam.core.tunnel import LastMove, Phase, Tunnel
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -249,6 +249,27 @@ def test_charon_that_does_not_know_of_a_move_is_told_but_not_while_it_may_be_fol
     told = one(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at))
     assert (told.old, told.new) == (path(Role.TERMINAL, A), path(Role.TERMINAL, B))
     assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL, outer=B), at=at)) == []
+
+
+@ROLES
+def test_charon_that_put_the_policies_of_a_new_child_sa_where_the_tunnel_was_is_told_again(role: Role) -> None:
+    desk = negotiated(role)
+    rekeyed, spi = ike_sa(role, spis=((0x50, 0x60),)), (0x60 if role is Role.TERMINAL else 0x50)
+    here = {spi: path(role)}
+    early = desk.listed(rekeyed, at=here, policies=path(role, B), complete=False)
+    assert some(InformCharon, early) == []
+    assert timers(early, TimerKind.SETTLE) == [ASTRAY_S]
+    told = one(InformCharon, desk.listed(rekeyed, at=here, policies=path(role, B)))
+    assert (told.old, told.new) == (path(role, B), path(role))
+    desk.later(1.0)
+    assert some(InformCharon, desk.listed(rekeyed, at=here, policies=path(role))) == []
+
+
+def test_policies_of_a_tunnel_that_may_not_move_are_charons_business() -> None:
+    desk = Desk(Role.TERMINAL, Agreement.OFF)
+    desk.listed(ike_sa(Role.TERMINAL))
+    at = {SPI_DOWN: path(Role.TERMINAL)}
+    assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at, policies=path(Role.TERMINAL, B))) == []
 
 
 def test_kernel_paths_that_were_read_before_the_last_move_are_not_believed() -> None:

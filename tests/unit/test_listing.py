@@ -13,7 +13,7 @@ from swanroam.core.step import BARE_S
 from swanroam.errors import CharonGone, CharonRefused, KernelRefused
 from swanroam.model.effects import Unwatch, Watch
 from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
-from swanroam.model.path import Path
+from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, Role
 from tests.fakes.commands import FakeCommands
 from tests.fakes.vici_contract import until
@@ -56,6 +56,10 @@ class Desk:
         """The kernel's answer to an earlier daemon's death."""
         self.recovered.append((children[0].spi_in, path))
         return self.silent
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
+        """Where the policies for what goes out are."""
+        return tuple((reqid, WHERE.addresses) for reqid in dict.fromkeys(reqids))
 
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """The kernel."""
@@ -114,6 +118,7 @@ def test_a_connection_has_everything_listed_with_the_paths_of_the_kernel() -> No
         await desk.connect()
         (listed,) = desk.listed
         assert (listed.sas, listed.complete, listed.kernel_paths) == ((ONE, TWO), True, ((SPI_UP, WHERE),))
+        assert dict(listed.policy_places) == {child.reqid: WHERE.addresses for child in ONE.children}
         assert desk.asked == [[SPI_UP, 0xC0000002]]
         assert desk.recovered == [(SPI_UP, WHERE)], "once, where the kernel has a state"
         assert listed.at_s == desk.now_s, "stamped after both were read"

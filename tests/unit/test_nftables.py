@@ -9,7 +9,7 @@ import pytest
 from swanroam.errors import WireError
 from swanroam.kernel.elements import UNPROVEN_MS, WantedElements
 from swanroam.model.effects import Watch
-from swanroam.model.path import Endpoint
+from swanroam.model.path import Endpoint, Path
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NetlinkMessage, attribute, nested, unpack_attributes, unpack_messages
 from swanroam.wire.nftables import (
@@ -127,12 +127,12 @@ def test_only_the_gateway_holds_esp_and_inner_addresses_are_on_the_right_side() 
     gateway = ruleset(Role.GATEWAY, table="t", queue=10, port=20)
     terminal = ruleset(Role.TERMINAL, table="t", queue=10, port=20)
     assert "queue flags bypass to 10\n" in gateway
-    assert "ipsec in spi . ip saddr @bound queue to 11\n" in gateway
+    assert "ipsec in spi . ip saddr @bound goto spoken\n" in gateway
     assert "@roaming" not in terminal
     assert "esp : jump late" in terminal
     assert "ip daddr . esp spi @late queue flags bypass to 13\n" in terminal
     assert "@late" not in gateway
-    assert "ipsec in spi . ip daddr @bound queue to 11\n" in terminal
+    assert "ipsec in spi . ip daddr @bound goto spoken\n" in terminal
     assert "udp sport 20 udp dport 20" in terminal
 
 
@@ -153,7 +153,21 @@ def test_floods_are_judged_by_source_and_by_spi_before_they_are_held_and_go_on_b
     assert held.rstrip().endswith("queue flags bypass to 10")
     limits = [line for line in rules.splitlines() if "limit rate" in line]
     assert all(line.rstrip().endswith(("accept", "drop")) for line in limits)
-    assert all("@spent" in line for line in limits if line.rstrip().endswith("drop"))
+    assert all("@spent" in line or "@speakers" in line for line in limits if line.rstrip().endswith("drop"))
+
+
+def test_messages_and_ike_are_limited_before_they_are_queued_for_each_tunnel() -> None:
+    for role in Role:
+        rules = ruleset(role, table="t", queue=10, port=20)
+        for chain, by, limited, queue in (
+            ("spoken", "@bound goto", "@speakers", "to 11"),
+            ("carried", "@carried jump", "@carriers", "to 12"),
+        ):
+            first, second = rules.partition(f"chain {chain} {{")[2].partition("}\n  ")[0].strip().splitlines()
+            assert limited in first
+            assert second.strip().startswith("queue ")
+            assert second.endswith(queue)
+            assert f"{by} {chain}\n" in rules
 
 
 # Wanted elements
@@ -256,6 +270,41 @@ def test_ike_sas_that_go_with_esp_in_udp_are_known_by_the_initiators_spi() -> No
     changes = wanted.watch(replace(watched("192.0.2.1"), ike=(0x0102030405060708,)))
     assert [change.element.key for change in changes if change.element.set_name == "carried"] == [bytes(range(1, 9))]
     assert ("-", "carried", None) in told(wanted.watch(watched("192.0.2.1")))
+
+
+def test_ike_sas_that_are_not_listed_are_known_by_where_the_tunnel_is() -> None:
+    wanted = WantedElements(holds=False, leaving_ms=500)
+    path = Path(Endpoint(A, 4500), Endpoint(B, 4500), encap=True)
+    changes = wanted.watch(replace(watched("192.0.2.1"), carrying=path))
+    keys = {change.element.set_name: change.element.key for change in changes if "ing" in change.element.set_name}
+    assert keys == {"arriving": set_key(Endpoint(B, 4500)), "departing": set_key(A, B)}
+
+
+def test_a_kept_address_is_one_element_of_each_map_and_another_value_takes_the_place_of_the_first() -> None:
+    wanted = WantedElements(holds=False, leaving_ms=500)
+    kept, actual, other = (ip_address(f"198.51.100.{last}") for last in (1, 2, 3))
+    first = wanted.translate(KEY, kept, actual, A)
+    assert [(change.element.set_name, change.element.key, change.element.data) for change in first] == [
+        ("away", set_key(kept, A), actual.packed),
+        ("home", set_key(actual, A), kept.packed),
+    ]
+    assert told(wanted.translate(KEY, kept, other, A)) == [
+        *(("-", "away", None), ("-", "home", None)),
+        *(("+", "away", None), ("+", "home", None)),
+    ]
+    assert wanted.watch(watched("192.0.2.1")) != []
+    assert told(wanted.unwatch(KEY))[0][:2] != ("-", "away")
+    assert told(wanted.untranslate(KEY)) == [("-", "away", None), ("-", "home", None)]
+    assert wanted.untranslate(KEY) == []
+
+
+def test_an_element_of_a_map_is_added_with_its_value_and_removed_by_its_key() -> None:
+    element = Element("away", set_key(A, B), B.packed)
+    for add in (True, False):
+        (transaction,) = pack_transactions("t", [ElementChange(element, add=add)], 1)
+        elements = dict(unpack_attributes(list(unpack_messages(transaction.data))[1].payload, 4))[3]
+        value = attribute(2 | 0x8000, attribute(1, B.packed)) if add else b""
+        assert elements == nested(1, nested(1, attribute(1, set_key(A, B))), value)
 
 
 def test_a_terminal_binds_and_holds_nothing() -> None:

@@ -436,6 +436,19 @@ def test_a_charon_that_refuses_to_initiate_is_logged(caplog: pytest.LogCaptureFi
     working(story)
 
 
+def test_before_the_end_tunnels_are_built_anew_within_a_time() -> None:
+    async def story(desk: Desk) -> None:
+        await desk.performer.rebuild((REBUILD, Persist(KEY)), 1.0)
+        assert desk.charon.commands[-1] == ("initiate", "net", "home")
+        assert desk.machine.done() == []
+        await desk.performer.rebuild((), 0.0)
+        desk.charon.answering.clear()
+        await desk.performer.rebuild((REBUILD,), 0.01)
+        assert desk.charon.given("initiate") == 1, "charon answered too late"
+
+    working(story)
+
+
 @pytest.mark.parametrize("command", ["terminate", "initiate"])
 def test_a_charon_that_is_gone_is_not_asked_further(command: str, caplog: pytest.LogCaptureFixture) -> None:
     async def story(desk: Desk) -> None:

@@ -6,7 +6,18 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from swanroam.errors import Unsupported, WireError
-from swanroam.model.messages import Feature, Hello, HelloAck, NatD, PathChallenge, Refusal, Refuse, Update, UpdateAck
+from swanroam.model.messages import (
+    Feature,
+    Goodbye,
+    Hello,
+    HelloAck,
+    NatD,
+    PathChallenge,
+    Refusal,
+    Refuse,
+    Update,
+    UpdateAck,
+)
 from swanroam.model.path import Endpoint
 from swanroam.wire.control import NONCE_BYTES, VERSION, decode, encode
 
@@ -53,6 +64,11 @@ def test_hashes_that_are_not_those_of_an_update_are_skipped() -> None:
     assert decode(message(6, attribute(1, NONCE), attribute(7, b"?"))) == PathChallenge(nonce=NONCE)
 
 
+def test_a_goodbye_has_nothing_but_its_header() -> None:
+    assert encode(Goodbye()) == bytes.fromhex("5352 01 08 0008 0000")
+    assert decode(encode(Goodbye())) == Goodbye()
+
+
 def test_an_ipv6_endpoint_takes_18_bytes_and_comes_back() -> None:
     ack = UpdateAck(sequence=2**64 - 1, observed=Endpoint(IPv6Address("2001:db8::1"), 65535))
     assert decode(encode(ack)) == ack
@@ -70,7 +86,7 @@ def test_a_refusal_of_a_later_version_decodes() -> None:
     assert decode(later) == Refuse(nonce=NONCE, reason=Refusal.VERSION)
 
 
-@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7])
+@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7, 8])
 def test_all_other_messages_of_a_later_version_are_unsupported(type_: int) -> None:
     with pytest.raises(Unsupported, match="version 2") as caught:
         decode(message(type_, attribute(1, NONCE), version=2))
@@ -83,7 +99,7 @@ def test_there_is_no_version_0(type_: int) -> None:
         decode(message(type_, attribute(1, NONCE), version=0))
 
 
-@pytest.mark.parametrize("type_", [0, 8, 255])
+@pytest.mark.parametrize("type_", [0, 9, 255])
 def test_unknown_types_are_unsupported_whatever_they_hold(type_: int) -> None:
     with pytest.raises(Unsupported, match=f"type {type_}") as caught:
         decode(message(type_, b"\xff"))

@@ -9,13 +9,14 @@ from swanroam.app.config import Config
 from swanroam.app.verify import States
 from swanroam.hookhost import HookHost
 from swanroam.kernel.filter import PacketFilter
-from swanroam.kernel.kept import KeptAddresses
+from swanroam.kernel.kept import KeptAddresses, Translation
 from swanroam.kernel.queue import PacketQueue, Taken
 from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
+from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = ["Adapters", "Filter", "Hooks", "Kept", "Kernel", "Queue", "Routes", "Sender"]
 
@@ -37,8 +38,8 @@ class Source(Closable, Protocol):
 class Kernel(ports.Kernel, States, Source, Protocol):
     """The kernel's states and policies."""
 
-    def process_events(self) -> object:
-        """Follow what changed."""
+    def process_events(self) -> Sequence[XfrmEvent]:
+        """Follow what changed, and tell of it."""
 
 
 class Queue(ports.Queue, Source, Protocol):
@@ -48,7 +49,7 @@ class Queue(ports.Queue, Source, Protocol):
         """The packets that wait. Raises KernelRefused."""
 
 
-class Filter(ports.Filter, Source, Protocol):
+class Filter(ports.Filter, Translation, Source, Protocol):
     """The packet filter."""
 
     def install(self) -> None:
@@ -104,8 +105,8 @@ def _kernel(config: Config) -> Kernel:
     return KernelStates(last="in" if config.role is Role.GATEWAY else "fwd")
 
 
-def _kept(_config: Config) -> Kept:
-    return KeptAddresses()
+def _kept(_config: Config, translation: Translation) -> Kept:
+    return KeptAddresses(translation)
 
 
 def _queue(config: Config) -> Queue:
@@ -130,7 +131,7 @@ class Adapters:
 
     hooks: Callable[[Config], Hooks] = _hooks
     kernel: Callable[[Config], Kernel] = _kernel
-    kept: Callable[[Config], Kept] = _kept
+    kept: Callable[[Config, Filter], Kept] = _kept
     queue: Callable[[Config], Queue] = _queue
     filter: Callable[[Config], Filter] = _filter
     sender: Callable[[Config], Sender] = _sender

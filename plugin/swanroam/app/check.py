@@ -16,6 +16,7 @@ __all__ = [
     "Probes",
     "Report",
     "evaluate",
+    "immovable",
     "obstacles",
     "passed",
     "report",
@@ -163,10 +164,23 @@ def passed(checks: tuple[Check, ...]) -> bool:
 def obstacles(probes: Probes) -> str:
     """What a daemon that the kernel refused lacks, in a few words; empty when it has all that can be told from inside.
 
-    The limits of its unit hide modules and the kernel's configuration from it, so that those are not looked at.
+    The limits of its unit hide modules from it: of the kernel's parts only those count that were not built.
     """
-    checks = (*_capabilities(probes), *_packet_filter(None, probes))
+    other = _another_kernel(probes)
+    absent = (feature for feature in FEATURES if probes.option(feature.option) == "n")
+    checks = (
+        *_capabilities(probes),
+        *_xfrm(probes, other),
+        *(_feature(feature, probes, other) for feature in absent if feature.level is Level.REQUIRED),
+        *_packet_filter(None, probes),
+    )
     return ", ".join(f"{check.name} {check.found}" for check in checks if not check.ok and check.name != RULES)
+
+
+def immovable(probes: Probes) -> str:
+    """Why no tunnel could ever be moved here, in a sentence; empty when nothing is known that speaks against it."""
+    lacking = [check for check in _xfrm(probes, _another_kernel(probes)) if not check.ok]
+    return "; ".join(f"{check.name}: {check.found}; {check.remedy}" for check in lacking)
 
 
 def report(role: Role | None, checks: tuple[Check, ...]) -> Report:
@@ -191,8 +205,11 @@ def _check(name: str, *, ok: bool, found: str, remedy: str, level: Level = Level
     return Check(name=name, ok=ok, level=level, found=found, remedy="" if ok else remedy)
 
 
-def _kernel(probes: Probes) -> Iterator[Check]:
-    other = f"use a kernel that has it ({probes.release()} runs now)"
+def _another_kernel(probes: Probes) -> str:
+    return f"use a kernel that has it ({probes.release()} runs now)"
+
+
+def _xfrm(probes: Probes, other: str) -> Iterator[Check]:
     problem = probes.xfrm()
     yield _check(
         "kernel: XFRM_USER", ok=not problem, found=problem or "answers", remedy=f"modprobe xfrm_user, or {other}"
@@ -208,6 +225,11 @@ def _kernel(probes: Probes) -> Iterator[Check]:
         found=found,
         remedy=f"tunnels cannot be moved without CONFIG_XFRM_MIGRATE: {other}",
     )
+
+
+def _kernel(probes: Probes) -> Iterator[Check]:
+    other = _another_kernel(probes)
+    yield from _xfrm(probes, other)
     for feature in FEATURES:
         yield _feature(feature, probes, other)
     loaded = [name for name in OFFLOADS if probes.loaded(name)]

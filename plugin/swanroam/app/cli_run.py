@@ -6,7 +6,7 @@ from typing import cast
 
 import click
 
-from swanroam.app.check import obstacles
+from swanroam.app.check import immovable, obstacles
 from swanroam.app.cli import config_option, fail, resolve
 from swanroam.app.config import Config, load
 from swanroam.app.logs import setup
@@ -27,12 +27,15 @@ def run(file: Path) -> None:
         fail(error, 2)
     setup(config.log_level)
     keep_secrets()
+    probes = MachineProbes(config.vici)
+    if reason := immovable(probes):
+        fail(reason, 1)
     # After the configuration was checked: the daemon and its libraries take seconds to load on a small machine.
     daemon = cast("Callable[[Config, Path], int]", resolve("swanroam.app.daemon:run"))
     try:
         status = daemon(config, file)
     except KernelRefused as error:
-        lacks = obstacles(MachineProbes(config.vici))
+        lacks = obstacles(probes)
         fail(f"{error}; {f'{lacks}; ' if lacks else ''}`swanroam check` says what this machine lacks", 1)
     except SwanroamError as error:
         fail(error, 1)

@@ -21,10 +21,11 @@ from typing import Final
 from swanroam.app import config as configuration
 from swanroam.app import logs
 from swanroam.app.adapters import Adapters
-from swanroam.app.carrying import carried, sent_on
+from swanroam.app.carrying import Carrier
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
+from swanroam.app.late import sent_on
 from swanroam.app.listing import Lister
 from swanroam.app.performer import Performer, World
 from swanroam.app.report import report
@@ -37,11 +38,13 @@ from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
-from swanroam.model.effects import Persist, Watch
-from swanroam.model.events import Event, MessageReceived, RepositoryChanged
+from swanroam.model.effects import Effect, Persist, Reestablish, Watch
+from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
+from swanroam.wire.xfrm.events import PolicySet
+from swanroam.wire.xfrm.structs import Direction
 
 __all__ = ["Daemon", "run"]
 
@@ -50,6 +53,8 @@ log = logging.getLogger(__name__)
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
 STORE_TIMEOUT_S: Final = 0.5
+REBUILD_S: Final = 1.0
+"""How long charon may take to answer when the daemon ends, which is to take two seconds at most."""
 
 
 def run(config: Config, config_file: Path, adapters: Adapters | None = None) -> int:
@@ -81,9 +86,9 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: set[int] = set()
         self._preferences: dict[LocalAddress, int] = {}
-        self._bad_messages = 0
         self._backlog = deque[Taken]()
         self._repair: asyncio.TimerHandle | None = None
+        self._last: tuple[Effect, ...] = ()
 
         store, records, problem = Store.open(config.state_dir)
         cleanup.callback(store.close, STORE_TIMEOUT_S)
@@ -93,13 +98,13 @@ class Daemon:
         cleanup.callback(lambda: self._hooks.close())  # those of the last reload
         self._kernel = adapters.kernel(config)
         cleanup.callback(self._kernel.close)
-        kept = adapters.kept(config)
-        cleanup.callback(kept.close)
-        kept.clean()
         self._queue = adapters.queue(config)
         cleanup.callback(self._queue.close)
         self._filter = adapters.filter(config)
         cleanup.callback(self._filter.close)
+        kept = adapters.kept(config, self._filter)
+        cleanup.callback(kept.close)
+        kept.clean()
         sender = adapters.sender(config)
         cleanup.callback(sender.close)
         self._routes = adapters.routes(config) if config.role is Role.TERMINAL else None
@@ -109,6 +114,7 @@ class Daemon:
         cleanup.callback(self._charon.stop)
 
         self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
+        self._carrier = Carrier(self._core.table)
         self._core.remember(recall(records, config.role, self._clock(), time.time()))
         keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
         self._lister = Lister(self._charon, self._kernel, self._dispatch, self._clock)
@@ -148,13 +154,14 @@ class Daemon:
             finally:
                 self._performer.close()
                 self._clear_filter()
+                await self._performer.rebuild(self._last, REBUILD_S)
         log.info("swanroam stopped; the tunnels are charon's")
 
     async def _work(self) -> None:
         notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as self._group:
             self._watch(self._queue.fileno(), self._on_packets)
-            self._watch(self._kernel.fileno(), self._kernel.process_events)
+            self._watch(self._kernel.fileno(), self._on_kernel_events)
             self._watch(self._filter.fileno(), self._on_filter_events)
             if self._routes is not None:
                 self._watch(self._routes.fileno(), self._on_routes)
@@ -171,6 +178,8 @@ class Daemon:
                 self._loop.remove_reader(descriptor)
             if self._repair is not None:
                 self._repair.cancel()
+            self._last = self._core.leave()
+            self._performer.perform(tuple(effect for effect in self._last if not isinstance(effect, Reestablish)))
             self._performer.close()
             for task in tuple(self._tasks):
                 task.cancel()
@@ -197,7 +206,7 @@ class Daemon:
                 case TunnelMessage():
                     self._on_message(packet)
                 case CarriedIke():
-                    self._queue.carry(packet.packet_id, carried(self._core.table, packet.packet))
+                    self._queue.carry(packet.packet_id, self._carrier.carried(packet.packet))
                 case LateEsp():
                     self._queue.send_on(packet.packet_id, sent_on(self._core.table, packet.spi, packet.packet))
                 case _:
@@ -230,16 +239,17 @@ class Daemon:
             self._loop.call_soon(self._on_packets)
 
     def _on_message(self, packet: TunnelMessage) -> None:
-        try:
-            message = decode(packet.payload)
-        except WireError as error:
-            self._bad_messages += 1
-            level = logging.DEBUG if isinstance(error, Unsupported) or self._bad_messages > 1 else logging.WARNING
-            log.log(level, "message from %s ignored (%d so far): %s", packet.source, self._bad_messages, error)
-            return
         gateway = self._config.role is Role.GATEWAY
         inner, peer = (packet.source, packet.destination) if gateway else (packet.destination, packet.source)
-        self._performer.dispatch(MessageReceived(at_s=self._clock(), inner=inner, peer=peer, message=message))
+        event: MessageReceived | MessageMalformed
+        try:
+            event = MessageReceived(at_s=self._clock(), inner=inner, peer=peer, message=decode(packet.payload))
+        except Unsupported as error:
+            log.debug("message from %s ignored: %s", packet.source, error)
+            return
+        except WireError as error:
+            event = MessageMalformed(at_s=self._clock(), inner=inner, peer=peer, problem=str(error))
+        self._performer.dispatch(event)
 
     def _on_routes(self) -> None:
         if self._routes is not None and (repository := self._routes.process()) is not None:
@@ -258,6 +268,16 @@ class Daemon:
             ranked.append(replace(address, preference=preference))
         changed = RepositoryChanged(at_s=self._clock(), repository=replace(repository, addresses=tuple(ranked)))
         self._performer.dispatch(changed)
+
+    def _on_kernel_events(self) -> None:
+        reqids = dict.fromkeys(
+            template.reqid
+            for event in self._kernel.process_events()
+            if isinstance(event, PolicySet) and event.policy.direction == Direction.IN
+            for template in event.policy.templates
+        )
+        for reqid in reqids:
+            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid))
 
     def _on_filter_events(self) -> None:
         if not self._filter.process_events() and self._repair is None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from swanroam.charon.protocols import CharonEvent, EventKind
 from swanroam.errors import CharonError, KernelRefused
 from swanroam.model.events import CharonLost, Event, IkeSaEnded, IkeSasListed
-from swanroam.model.path import Path
+from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import ChildSa, IkeSa
 
 __all__ = ["Lister"]
@@ -40,6 +40,9 @@ class Kernel(Protocol):
 
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(inbound SPI, path) of the states that exist."""
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""
 
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """Let states send again that a daemon left silent when it was killed in the middle of a move."""
@@ -135,12 +138,15 @@ class Lister:
         spis = [child.spi_in for sa in sas for child in sa.children]
         try:
             paths = self._kernel.paths(spis) if spis else ()
+            places = self._kernel.places(child.reqid for sa in sas for child in sa.children)
         except KernelRefused as error:
             log.warning("reading the kernel's states failed: %s", error)
-            paths = ()
+            paths, places = (), ()
         if complete and not self._woken:
             self._wake(sas, dict(paths))
-        self._dispatch(IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths))
+        self._dispatch(
+            IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths, policy_places=places)
+        )
 
     def _wake(self, sas: tuple[IkeSa, ...], paths: Mapping[int, Path]) -> None:
         """Once after the start: an earlier daemon may have been killed while a state of its was stopped for a move."""

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -135,6 +135,14 @@ class Performer:
         """Do all of this, in this order, and what follows. What the kernel refuses is logged; the rest is done."""
         self._do(effects)
         self._follow()
+
+    async def rebuild(self, effects: Iterable[Effect], within_s: float) -> None:
+        """Have charon build anew what of these effects says so, and wait for its answers for so long."""
+        tasks = [asyncio.create_task(self._reestablish(each)) for each in effects if isinstance(each, Reestablish)]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=within_s)
+            for task in late:
+                task.cancel()
 
     def close(self) -> None:
         """Stop all timers and let all held packets go on."""
@@ -273,7 +281,7 @@ class Performer:
         self.dispatch(TimerExpired(at_s=self.world.clock(), timer=timer))
 
     async def _reestablish(self, effect: Reestablish) -> None:
-        log.warning("%s: nobody answers on it; asking charon to build %s anew", effect.key, effect.connection)
+        log.warning("%s: asking charon to build %s anew", effect.key, effect.connection)
         try:
             for unique_id in effect.unique_ids:
                 await self._terminate(unique_id)

@@ -25,6 +25,9 @@ class Kernel(Protocol):
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(inbound SPI, path) of the states that exist."""
 
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""
+
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """Let states send again that a daemon left silent when it was killed in the middle of a move; how many."""
 

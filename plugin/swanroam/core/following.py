@@ -8,6 +8,8 @@ is a matter of milliseconds, and not for longer than DEADLINE_S. Where charon is
 
 Terminal: charon does the same with the outbound state.
 
+The kernel tells that charon has done with the states: it installs policies after them. It is asked all the same.
+
 On a path in UDP charon, which knows of no NAT, takes the encapsulation away from the state that it installs anew. The
 terminal's sends nothing meanwhile, and either is set right when charon is done.
 """
@@ -46,6 +48,8 @@ class _Wait:
     looks: int
     reminding: bool
     """The next packet that comes is to be reported by the kernel."""
+    done: bool = False
+    """charon has installed states anew by now: nothing is held any more."""
     packets: list[int] = field(default_factory=list)
 
 
@@ -59,6 +63,11 @@ class Following:
         """Whether this tunnel's charon is following, and something waits for it."""
         return key in self._waits
 
+    @property
+    def keys(self) -> tuple[TunnelKey, ...]:
+        """These tunnels."""
+        return tuple(self._waits)
+
     def __len__(self) -> int:
         return len(self._waits)
 
@@ -70,7 +79,9 @@ class Following:
             if isinstance(effect, InformCharon | RemindCharon) and waits:
                 before = self._waits.get(tunnel.key)
                 self._waits[tunnel.key] = _Wait(
-                    round(DEADLINE_S / LOOK_S), isinstance(effect, RemindCharon), before.packets if before else []
+                    round(DEADLINE_S / LOOK_S),
+                    isinstance(effect, RemindCharon),
+                    packets=before.packets if before else [],
                 )
                 timer = StartTimer(timer=TimerId(tunnel.key, TimerKind.FOLLOW), delay_s=LOOK_S)
                 done += [self.held(watching.watch(tunnel)), effect, timer] if tunnel.guarded else [effect, timer]
@@ -80,18 +91,30 @@ class Following:
 
     def held(self, effect: Effect) -> Effect:
         """The effect; where it would let packets of a tunnel pass that are to wait, with these held."""
-        if isinstance(effect, Watch) and effect.key in self and effect.sources:
+        if isinstance(effect, Watch) and effect.key in self and not self._waits[effect.key].done and effect.sources:
             return replace(effect, sources=(), leaving=(), waiting=effect.sources, unproven=())
         return effect
 
     def park(self, key: TunnelKey, packet_id: int) -> tuple[Effect, ...]:
         """Have a packet wait, unless the kernel is to report it."""
         wait = self._waits[key]
-        if wait.reminding:
+        if wait.reminding or wait.done:
             wait.reminding = False
             return (GiveVerdict(packet_id=packet_id),)
         wait.packets.append(packet_id)
         return ()
+
+    def installed(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        """Of charon, which installs policies anew, and has done with the states by then.
+
+        That may also be for another reason, as a rekey; so it goes on being asked, and then it is all done once more.
+        """
+        wait = self._waits.get(tunnel.key)
+        if wait is None or wait.done or wait.reminding:
+            return ()
+        wait.done = True
+        packets, wait.packets = wait.packets, []
+        return (*_aligned(tunnel), *(GiveVerdict(packet_id=number) for number in packets), watching.watch(tunnel))
 
     def look(self, timer: TimerId, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Ask charon where it is, or stop waiting for it."""
@@ -112,10 +135,7 @@ class Following:
         if tunnel.key not in self:
             return ()
         verdicts = self.abandon(tunnel.key)
-        if not tunnel.carries_ike:
-            return (*verdicts, watching.watch(tunnel))
-        align = AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.path)
-        return (align, *verdicts, watching.watch(tunnel))
+        return (*_aligned(tunnel), *verdicts, watching.watch(tunnel))
 
     def abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """Nothing waits any longer, for a tunnel that is no more."""
@@ -124,3 +144,9 @@ class Following:
             return ()
         verdicts = tuple(GiveVerdict(packet_id=packet_id) for packet_id in wait.packets)
         return (*verdicts, StopTimer(TimerId(key, TimerKind.FOLLOW)))
+
+
+def _aligned(tunnel: Tunnel) -> tuple[Effect, ...]:
+    if not tunnel.carries_ike:
+        return ()
+    return (AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.path),)

@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from swanroam.core import capability, gateway, mobike, terminal, watching
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
+from swanroam.core.leaving import leave
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
@@ -37,27 +38,31 @@ from swanroam.model.events import (
     Event,
     IkeSaEnded,
     IkeSasListed,
+    MessageMalformed,
     MessageReceived,
     MoveFinished,
     MoveRefused,
     PacketHeld,
     PacketVerified,
+    PolicyInstalled,
     Reason,
     RepositoryChanged,
     TimerExpired,
     TimerId,
     TimerKind,
 )
-from swanroam.model.messages import Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
-from swanroam.model.path import Path, Repository
+from swanroam.model.messages import Goodbye, Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
+from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
-__all__ = ["BARE_S", "Core"]
+__all__ = ["ASTRAY_S", "BARE_S", "Core"]
 
 AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
 LINGERING_S: Final = 2.0
 BARE_S: Final = 0.5
+ASTRAY_S: Final = 0.2
+"""How long charon, which has just put policies elsewhere than the tunnel is, is given to move them by itself."""
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -112,6 +117,10 @@ class Core:
                 return self._on_move_refused(event)
             case MessageReceived():
                 return self._on_message(event)
+            case MessageMalformed():
+                return self._on_malformed(event)
+            case PolicyInstalled():
+                return self._on_installed(event)
             case TimerExpired():
                 return self._on_timer(event)
             case _:
@@ -126,6 +135,10 @@ class Core:
             if (before.agreement, before.mobike) != (now.agreement, now.mobike):
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
         return tuple(map(self._following.held, effects))
+
+    def leave(self) -> tuple[Effect, ...]:
+        """What is to be done before the daemon ends; what has charon build tunnels anew last of all."""
+        return leave(self.table, self._port)
 
     # charon
 
@@ -218,6 +231,10 @@ class Core:
         if not self._followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
             behind = late or watching.inform(tunnel, sas[0].path)
+        if not behind and (astray := watching.astray(tunnel, dict(event.policy_places))):
+            behind = watching.inform(tunnel, astray)
+            again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
+            effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
         if event.complete and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)
@@ -287,8 +304,19 @@ class Core:
         if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
             agreed = Capability.NEGOTIATED
         nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
-        known = replace(remembered, sas=fresh.sas, path=fresh.path, capability=agreed, phase=Phase.STEADY, nat=nat)
-        return replace(known, mobike=self.settings.mobike(fresh.sas[0]))
+        last = remembered.last_move
+        was_in_udp = last is not None and last.new.encap and last.new.addresses == fresh.path.addresses
+        translated = frozenset({fresh.path.local.address}) if was_in_udp else frozenset[IPAddress]()
+        return replace(
+            remembered,
+            sas=fresh.sas,
+            path=fresh.path,
+            capability=agreed,
+            phase=Phase.STEADY,
+            nat=nat,
+            translated=translated,
+            mobike=self.settings.mobike(fresh.sas[0]),
+        )
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
@@ -324,6 +352,15 @@ class Core:
         waited = self._following.abandon(key)
         self._flights.note(waited)
         return (*waited, *self._flights.abandon(key))
+
+    def _on_installed(self, event: PolicyInstalled) -> tuple[Effect, ...]:
+        effects: list[Effect] = []
+        for key in self._following.keys:
+            tunnel = self.table.get(key)
+            if tunnel is not None and any(child.reqid == event.reqid for child in tunnel.children):
+                effects += self._following.installed(tunnel)
+        self._flights.note(effects)
+        return tuple(effects)
 
     # packets and moves
 
@@ -407,10 +444,18 @@ class Core:
             return self._apply((tunnel.count(Reason.BAD_MESSAGE), (refused,)))
         before = tunnel.capability
         effects = self._apply(step)
+        effects += self._recovery.begin(effects)
         now = self.table.get(tunnel.key)
         if now is not None and now.capability is not before:
             return (watching.watch(now), *effects, *self._consider(now.key))
         return effects
+
+    def _on_malformed(self, event: MessageMalformed) -> tuple[Effect, ...]:
+        tunnel = self.table.by_inner(event.inner)
+        told = PacketRejected(
+            key=tunnel.key if tunnel else None, reason=Reason.BAD_MESSAGE, source=event.inner, detail=event.problem
+        )
+        return (self._nobodys(told),) if tunnel is None else self._apply((tunnel.count(Reason.BAD_MESSAGE), (told,)))
 
     def _answer(self, tunnel: Tunnel, event: MessageReceived) -> Step | None:
         """What a message does to its tunnel; None for one that this role does not take."""
@@ -427,6 +472,8 @@ class Core:
                 return tunnel, ()  # the gateway is told again when that is done
             case UpdateAck() as ack if terminal_role:
                 return terminal.on_ack(tunnel, ack)
+            case Goodbye() if terminal_role:
+                return terminal.on_goodbye(tunnel)
             case PathChallenge() as challenge if terminal_role:
                 return terminal.on_challenge(tunnel, challenge, own, peer)
             case Update() if tunnel.key in self._flights:

@@ -15,6 +15,7 @@ from swanroam.core.inner import message_addresses
 from swanroam.core.reach import choose
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
+    CapabilityChanged,
     DropAddress,
     Effect,
     KeepAddress,
@@ -45,6 +46,7 @@ __all__ = [
     "inform",
     "on_ack",
     "on_challenge",
+    "on_goodbye",
     "on_keepalive_timer",
     "on_move_finished",
     "on_move_refused",
@@ -84,6 +86,11 @@ def consider(
         return tunnel, ()
     way = choose(tunnel, repository, inner, gateways)
     if way is None:
+        # charon, which knows of no NAT here, took the encapsulation away: while no daemon ran, or by itself.
+        lost = tunnel.here in tunnel.translated and not tunnel.path.encap and not tunnel.native and not tunnel.mobike
+        works = any(each.usable and each.address == tunnel.here for each in repository.addresses)
+        if lost and works and tunnel.phase is Phase.STEADY and tunnel.capability.allows_moves:
+            return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, tunnel.here), Trigger.NAT),)
         return tunnel, ()
     source, remote = way
     if tunnel.native and not tunnel.mobike:
@@ -227,6 +234,15 @@ def inform(tunnel: Tunnel) -> Step:
     # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
     told = watching.inform(tunnel, tunnel.sas[0].path)
     return replace(tunnel, untold=False), (StopTimer(TimerId(tunnel.key, TimerKind.INFORM)), *told)
+
+
+def on_goodbye(tunnel: Tunnel) -> Step:
+    """The gateway carries IKE no longer through a NAT that charon does not know of: built anew, it knows of it."""
+    if not tunnel.carries_ike:
+        return tunnel, ()
+    tunnel = replace(tunnel, capability=Capability.NONE)
+    told = CapabilityChanged(key=tunnel.key, capability=Capability.NONE, detail="the gateway's daemon ends")
+    return tunnel, (watching.watch(tunnel), Persist(tunnel.key), told, reestablish(tunnel))
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:

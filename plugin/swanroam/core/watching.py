@@ -1,13 +1,14 @@
 """What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
 from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["inform", "move", "told", "watch"]
+__all__ = ["astray", "inform", "move", "told", "watch"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -23,7 +24,8 @@ def watch(tunnel: Tunnel) -> Watch:
         leaving=leaving,
         late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),
         unproven=unproven,
-        ike=tuple(sa.initiator_spi for sa in tunnel.sas) if tunnel.carries_ike else (),
+        ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
+        carrying=tunnel.path if tunnel.carries_ike else None,
     )
 
 
@@ -52,6 +54,24 @@ def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()
+
+
+def astray(tunnel: Tunnel, places: Mapping[int, tuple[IPAddress, IPAddress]]) -> Path | None:
+    """Where the policies are, if that is not where the tunnel is.
+
+    While a CHILD_SA is rekeyed there are two with one reqid, of which charon has one follow a move (migrate_job.c).
+    When the other takes over it puts the policies where the tunnel was before.
+    """
+    if tunnel.native or tunnel.mobike or not tunnel.capability.allows_moves:
+        return None
+    found = (places.get(child.reqid, tunnel.path.addresses) for child in tunnel.children)
+    elsewhere = next((ends for ends in found if ends != tunnel.path.addresses), None)
+    if elsewhere is None:
+        return None
+    local, remote = tunnel.path.local, tunnel.path.remote
+    return replace(
+        tunnel.path, local=replace(local, address=elsewhere[0]), remote=replace(remote, address=elsewhere[1])
+    )
 
 
 def move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:

@@ -18,19 +18,23 @@ UNPROVEN: Final = frozenset(f"unproven{form}" for form in FORMS)
 UNPROVEN_MS: Final = 10_000
 """A daemon that was killed must not leave a tunnel limited: longer than any validation takes, and no longer."""
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
-NAMES: Final = ("leaving", "known", "waiting", "unproven", "late", "bound", "carried", "roaming")
+NAMES: Final = (
+    *("away", "home", "leaving", "known", "waiting", "unproven", "late", "bound"),
+    *("carried", "arriving", "departing", "roaming"),
+)
 ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
+MAPS: Final = frozenset(("away", "home"))
 
 
 class WantedElements:
     """The elements of all watched tunnels. `holds`: whether ESP is held here, as on a gateway.
 
-    Changes are to be made as returned, in one transaction: additions first.
+    Changes are to be made as returned, in one transaction: additions first, but for maps, where a key has one value.
     """
 
     def __init__(self, *, holds: bool, leaving_ms: int) -> None:
         self._holds, self._leaving_ms = holds, leaving_ms
-        self._watched: dict[TunnelKey, frozenset[Element]] = {}
+        self._watched: dict[TunnelKey | tuple[str, TunnelKey], frozenset[Element]] = {}
         # Two keys may want the same element while one tunnel takes over from another.
         self._users: Counter[Element] = Counter()
 
@@ -42,6 +46,16 @@ class WantedElements:
         """What changes when a tunnel is forgotten; nothing when it was not watched."""
         return self._replace(key, frozenset())
 
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> list[ElementChange]:
+        """What changes when a tunnel goes on with an address that the terminal has left; IPv4 only."""
+        away = Element("away", set_key(kept, remote), actual.packed)
+        home = Element("home", set_key(actual, remote), kept.packed)
+        return self._replace(("kept", key), frozenset((away, home)))
+
+    def untranslate(self, key: TunnelKey) -> list[ElementChange]:
+        """What changes when a tunnel has its address again, or is no more; nothing where none was translated."""
+        return self._replace(("kept", key), frozenset())
+
     def everything(self) -> list[ElementChange]:
         """What fills empty sets."""
         return sorted(map(self._addition, self._users), key=_order)
@@ -49,6 +63,9 @@ class WantedElements:
     def _elements(self, watch: Watch) -> Iterator[Element]:
         for ike in watch.ike:
             yield Element("carried", ike.to_bytes(8))
+        if (path := watch.carrying) is not None:
+            yield _element("arriving", path.remote.address, path.remote)
+            yield _element("departing", path.remote.address, *path.addresses)
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)
@@ -69,7 +86,7 @@ class WantedElements:
             for source in watch.sources:
                 yield _origin("unproven", source, spi)
 
-    def _replace(self, key: TunnelKey, wanted: frozenset[Element]) -> list[ElementChange]:
+    def _replace(self, key: TunnelKey | tuple[str, TunnelKey], wanted: frozenset[Element]) -> list[ElementChange]:
         had = self._watched.pop(key, frozenset())
         new = [element for element in wanted - had if not self._users[element]]
         self._users.update(wanted)
@@ -100,5 +117,6 @@ def _origin(name: str, origin: Origin, spi: int) -> Element:
     return _element(name, origin, origin, spi)
 
 
-def _order(change: ElementChange) -> tuple[bool, int]:
-    return not change.add, ORDER.index(change.element.set_name)
+def _order(change: ElementChange) -> tuple[bool, bool, int]:
+    name = change.element.set_name
+    return name not in MAPS, not change.add if name not in MAPS else change.add, ORDER.index(name)

@@ -14,6 +14,7 @@ from swanroam.kernel.elements import WantedElements
 from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.kernel.nft import run_nft
 from swanroam.model.effects import Watch
+from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NLMSG_ERROR
 from swanroam.wire.nftables import (
@@ -116,6 +117,17 @@ class PacketFilter:
     def unwatch(self, key: TunnelKey) -> None:
         """Forget a tunnel; one that is not watched is no error."""
         self._change(self._elements.unwatch(key))
+
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Let a tunnel in UDP go on with `kept` towards `remote` while this terminal is at `actual`; IPv4 only.
+
+        Raises KernelRefused with EEXIST where another tunnel to that address has its own at `actual`.
+        """
+        self._change(self._elements.translate(key, kept, actual, remote))
+
+    def untranslate(self, key: TunnelKey) -> None:
+        """The tunnel has its address again, or is no more; no error where none was translated."""
+        self._change(self._elements.untranslate(key))
 
     def process_events(self) -> bool:
         """Read the change events that wait, and say whether the table is still whole."""

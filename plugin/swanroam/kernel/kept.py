@@ -15,11 +15,10 @@ import contextlib
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from swanroam.errors import KernelRefused
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.nft import run_nft
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.netlink import Flag
@@ -43,24 +42,15 @@ NETLINK_ROUTE: Final = 0
 LABEL: Final = "lo:swanroam"
 """What our addresses on the loopback interface are known by, also after a crash (at most 15 characters)."""
 
-TABLE: Final = """
-table ip {table}
-delete table ip {table}
-"""
-RULES: Final = """
-table ip {table} {{
-  chain out {{
-    type filter hook postrouting priority srcnat + 10; policy accept;
-    {out}
-  }}
-  chain in {{
-    type filter hook prerouting priority raw - 10; policy accept;
-    {into}
-  }}
-}}
-"""
-OUT: Final = "ip saddr {kept} ip daddr {remote} udp sport {{ 500, 4500 }} ip saddr set {actual}"
-INTO: Final = "ip saddr {remote} ip daddr {actual} udp dport {{ 500, 4500 }} ip daddr set {kept}"
+
+class Translation(Protocol):
+    """Where addresses are rewritten on the way. Methods raise KernelRefused."""
+
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Rewrite what goes between `kept` and `remote`, on the ports of IKE and ESP in UDP, to and from `actual`."""
+
+    def untranslate(self, key: TunnelKey) -> None:
+        """Stop that; no error where nothing is rewritten for the tunnel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +63,16 @@ class _Kept:
 class KeptAddresses:
     """The addresses kept on this machine, by tunnel. Methods raise KernelRefused."""
 
-    def __init__(self, *, table: str = "swanroam_kept", program: str = "nft") -> None:
-        self._table, self._program = table, program
+    def __init__(self, translation: Translation) -> None:
+        self._translation = translation
         self._kept: dict[TunnelKey, _Kept] = {}
         self._held: set[IPAddress] = set()
         self._socket = NetlinkSocket(NETLINK_ROUTE)
 
     def clean(self) -> None:
         """Remove what a daemon that was killed left behind."""
-        left = self._left()
-        for address in left:
+        for address in self._left():
             self._remove(address)
-        if left:
-            self._load()
         dumps = [
             self._socket.request("routes", RTM_GETROUTE, local_routes_request(version), Flag.DUMP) for version in (4, 6)
         ]
@@ -97,11 +84,8 @@ class KeptAddresses:
         """Remove everything, and close the socket."""
         try:
             self.release(self._held)
-            if self._kept:
-                kept, self._kept = {each.kept for each in self._kept.values()}, {}
-                self._load()
-                for address in kept:
-                    self._remove(address)
+            for key in tuple(self._kept):
+                self.drop(key)
         finally:
             self._socket.close()
 
@@ -110,25 +94,29 @@ class KeptAddresses:
         if kept.version != 4:
             raise KernelRefused(f"keep {kept}", errno.EAFNOSUPPORT)
         before = self._kept.get(key)
-        self._kept[key] = _Kept(kept, actual, remote)
         try:
-            # Rules first: what left before they are there would be taken for another host by a NAT.
-            self._load()
+            # Before the address is there: what left untranslated would be taken for another host by a NAT.
+            self._translation.translate(key, kept, actual, remote)
             self._add(kept)
         except KernelRefused:
-            self._kept.pop(key)
-            if before:
-                self._kept[key] = before
-            else:
-                self._forget(kept)
+            with contextlib.suppress(KernelRefused):
+                if before:
+                    self._translation.translate(key, before.kept, before.actual, before.remote)
+                else:
+                    self._translation.untranslate(key)
             raise
+        self._kept[key] = _Kept(kept, actual, remote)
 
     def drop(self, key: TunnelKey) -> None:
         """The tunnel needs its address no longer, or has it again; no error where none was kept."""
         gone = self._kept.pop(key, None)
-        if gone is not None:
-            self._load()
-            self._forget(gone.kept)
+        if gone is None:
+            return
+        try:
+            self._translation.untranslate(key)
+        finally:
+            if all(each.kept != gone.kept for each in self._kept.values()):
+                self._remove(gone.kept)
 
     def hold(self, inner: Iterable[IPAddress]) -> None:
         """Have packets for these inner addresses delivered even while charon moves them to another interface."""
@@ -145,22 +133,6 @@ class KeptAddresses:
             with contextlib.suppress(FileNotFoundError):
                 self._request(f"release {address}", RTM_DELROUTE, local_route(address), 0)
             self._held.discard(address)
-
-    def _forget(self, address: IPAddress) -> None:
-        if all(each.kept != address for each in self._kept.values()):
-            self._remove(address)
-
-    def _load(self) -> None:
-        rules = TABLE.format(table=self._table)
-        if self._kept:
-            each = [
-                {"kept": one.kept, "actual": one.actual, "remote": one.remote}
-                for one in dict.fromkeys(self._kept.values())
-            ]
-            out = "\n    ".join(OUT.format(**one) for one in each)
-            into = "\n    ".join(INTO.format(**one) for one in each)
-            rules += RULES.format(table=self._table, out=out, into=into)
-        run_nft(self._program, rules, self._table)
 
     def _add(self, address: IPAddress) -> None:
         with contextlib.suppress(FileExistsError):

@@ -3,22 +3,22 @@
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import fits, refitted
 from swanroam.kernel.sequences import Sequences, Stopped
-from swanroam.kernel.transactions import Request, Transactions
+from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
 from swanroam.wire.xfrm.aevents import AeState
-from swanroam.wire.xfrm.events import XfrmEvent, decode_event
+from swanroam.wire.xfrm.events import PolicySet, XfrmEvent, decode_event
 from swanroam.wire.xfrm.policies import Policy, PolicyId
 from swanroam.wire.xfrm.states import ESP, SaHead, SaId, SaState, dump_states_request
 from swanroam.wire.xfrm.structs import Direction, Group, Mark, Msg
@@ -82,7 +82,10 @@ class KernelStates:
         return self._events.fileno()
 
     def process_events(self) -> list[XfrmEvent]:
-        """Follow the policies, and return the other events, in order. Raises nothing; strange input is counted."""
+        """Follow the policies, and return the events but those of policies that went, in order.
+
+        Covers are none of them. Raises nothing; strange input is counted.
+        """
         self._pump()
         events, self._early = self._early, []
         return events
@@ -104,7 +107,8 @@ class KernelStates:
     def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
         """(SPI, path) of the inbound ESP states among `spis`; this machine is the destination of each.
 
-        An SPI that two states have (with different destinations) comes twice, one that no state has does not come.
+        An SPI that two states have (with different destinations) comes twice, one that no state has does not come. One
+        that charon took before a move, for a CHILD_SA that it set up after it, is still taken at the old address.
         """
         wanted = frozenset(spis)
         if not wanted:
@@ -116,8 +120,21 @@ class KernelStates:
             except WireError:
                 self.ignored += 1
                 continue
-            if head.spi in wanted:
+            if head.spi in wanted and not head.larval:
                 found.append((head.spi, _path(head)))
+        return tuple(found)
+
+    def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
+        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out.
+
+        Only where that is one place: an operator may have given several tunnels the same reqid.
+        """
+        self._pump()
+        found: list[tuple[int, Ends]] = []
+        for reqid in dict.fromkeys(reqids):
+            ends = {policy.ends[0] for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT}
+            if len(ends) == 1:
+                found.append((reqid, ends.pop()))
         return tuple(found)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
@@ -224,24 +241,66 @@ class KernelStates:
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         stopped = self._silence(children, old, new) if first else []
-        # What is to leave UDP sends nothing in it from the new address: it goes on when it is installed anew below.
-        silent = stopped if old.encap and not new.encap else []
-        failure = self._perform([plan.step(*one) for one in first], [] if silent else stopped, new)
+        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
+        if old.encap and not new.encap and stopped:
+            return self._leave_udp(children, old, new, stopped, [plan.step(*one) for one in left], covers)
+        failure = self._perform([plan.step(*one) for one in first], stopped, new)
         if failure:
-            places = old.remote.address, new.remote.address
-            self._transactions.transact([go for one in silent for go in one.go(*places)])
             return failure
-        self._kept |= {one.ae.id.spi: one for one in silent}
-        covers = [plan.cover(*one) for one in every if one[0].direction == self._last]
-        rest = [plan.step(*one) for one in left if one not in first]
-        failure = self._perform(rest, (), new, _Covers(tuple(reqids), covers))
-        if failure:
-            for one in silent:
-                self._transactions.transact(self._kept.pop(one.ae.id.spi).go(new.remote.address))
+        failure = self._perform([plan.step(*one) for one in left if one not in first], (), new, covers)
         unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
         if not failure and unreached:
             self._align(children, old, new)
         return failure
+
+    def _leave_udp(
+        self,
+        children: Sequence[ChildSa],
+        old: Path,
+        new: Path,
+        silent: Sequence[Stopped],
+        steps: Sequence[Step],
+        covers: _Covers,
+    ) -> KernelRefused | None:
+        """Move everything in one system call, with the states installed anew: until then nothing is sent.
+
+        MIGRATE would make the inbound ones once more, to be deleted at once, so they are taken out before. Of outbound
+        ones that would leave a moment in which a packet has the kernel put a larval state where the tunnel was.
+        """
+        try:
+            inbound = self._inbound(children, old.local.address)
+            states = self._read([*(one.ae.id for one in silent), *inbound])
+        except KernelRefused:
+            self._transactions.transact([go for one in silent for go in one.go(old.remote.address)])
+            raise
+        before: list[Request] = []
+        behind: list[Request] = []
+        for one in silent:
+            there = replace(one.ae.id, destination=new.remote.address)
+            refit = _refit(states, one.ae.id, new, sent=one.sent, there=there)
+            behind += refit or one.go(old.remote.address, new.remote.address)
+        for ident in inbound:
+            refit = _refit(states, ident, new)
+            before += refit[:1]
+            behind += refit[1:]
+        failure = self._perform(steps, (), new, covers, before=before, behind=behind)
+        if failure:
+            self._put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
+        return failure
+
+    def _put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:
+        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones."""
+        requests: list[Request] = []
+        for ident, state in states.items():
+            out = ident in sent
+            there = replace(ident, destination=new.remote.address if out else new.local.address)
+            again = refitted(state, old, out=out, sent=sent.get(ident))
+            requests += [
+                Request("delete state", Msg.DELSA, there.request()),
+                Request("delete state", Msg.DELSA, ident.request()),
+                Request("state", Msg.NEWSA, again, CREATE),
+            ]
+        self._transactions.transact(requests)
 
     def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
         """As Sequences.stop, where a larval state may be in front of one that is to be stopped (EINVAL)."""
@@ -261,9 +320,13 @@ class KernelStates:
         minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
         for ident in outbound:
-            there = self.state(ident.destination, ident.spi, mark=ident.mark)
-            if there is not None and there.aead is None and there.crypt is None and there.auth is None:
+            if self._is_vacant(ident):
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
+
+    def _is_vacant(self, ident: SaId) -> bool:
+        """Whether there is no state, or a larval one."""
+        there = self.state(ident.destination, ident.spi, mark=ident.mark)
+        return there is None or (there.aead is None and there.crypt is None and there.auth is None)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         try:
@@ -276,7 +339,9 @@ class KernelStates:
     def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         ends = new.local.address, new.remote.address
         places = dict.fromkeys((old.remote.address, new.remote.address))
-        named = [ident for place in places for ident in self._outbound(children, place)]
+        before = self._outbound(children, old.remote.address) if len(places) > 1 else []
+        vacant = [ident for ident in before if self._is_vacant(ident)]
+        named = [ident for place in places for ident in self._outbound(children, place) if ident not in vacant]
         outbound = [ae for ae in self._sequences.read(named) if (ae.source, ae.id.destination) != ends]
         named = self._inbound(children, old.local.address)
         inbound = [ae for ae in self._sequences.read(named) if (ae.id.destination, ae.source) != ends]
@@ -303,30 +368,42 @@ class KernelStates:
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
-        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers))
+        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant)
 
     def _perform(
-        self, steps: Sequence[Step], stopped: Sequence[Stopped], new: Path, covers: _Covers | None = None
+        self,
+        steps: Sequence[Step],
+        stopped: Sequence[Stopped],
+        new: Path,
+        covers: _Covers | None = None,
+        vacant: Sequence[SaId] = (),
+        *,
+        before: Sequence[Request] = (),
+        behind: Sequence[Request] = (),
     ) -> KernelRefused | None:
         """Send all MIGRATE messages in one system call; those outbound states that were stopped go on at its end.
 
-        A process that is killed before it leaves them silent: `recover` is for that.
+        A process that is killed before it leaves them silent: `recover` is for that. With more requests before and
+        behind, all in the same call.
 
         `covers` are there before charon is told, and for the policies that are left where they are. Those of an earlier
         move of the same tunnel, which may still be there, lead elsewhere.
+
+        At `vacant` places there may be larval states, which the kernel would take for what is to be moved; each packet
+        that finds a policy which leads there makes one again.
         """
-        before: list[Request] = []
+        first = [Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()) for ident in vacant]
         uncover: list[Request] = []
         if covers:
-            before = _uncover(self._covers.pop(covers.reqids, ()))
-            before += [Request("cover", Msg.UPDPOLICY, cover.pack()) for cover in covers.policies]
-            self._covers[covers.reqids] = ids = tuple(cover.id for cover in covers.policies)
+            first += _uncover(self._covers.pop(covers.reqids, ()))
+            first += [Request("cover", Msg.UPDPOLICY, policy.pack()) for policy in covers.policies]
+            self._covers[covers.reqids] = ids = tuple(policy.id for policy in covers.policies)
             uncover = _uncover(ids)
         # A state is at one of two places; where, depends on whether the kernel refused to move it.
         go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
+        migrate = [Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
         try:
-            requests = before + [Request("migrate", Msg.MIGRATE, one.payload) for one in steps] + go
-            answers = self._transactions.transact(requests)[len(before) :]
+            answers = self._transactions.transact([*first, *before, *migrate, *behind, *go])[len(first) + len(before) :]
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
             self._transactions.transact(go + uncover)
@@ -339,7 +416,19 @@ class KernelStates:
                 failure = failure or KernelRefused(str(one), answer.code)
         if failure:
             self._transactions.transact(uncover)
+        else:
+            self._see_to(behind, answers[len(steps) :][: len(behind)])
         return failure
+
+    def _see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        """Make up for a state that could not be added because there was a larval one; raise for all other refusals."""
+        for request, answer in zip(requests, answers, strict=True):
+            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
+                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
+                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
+                self._requests.request(request.operation, Msg.UPDSA, request.payload)
+            elif answer.code:
+                raise KernelRefused(request.operation, answer.code)
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
@@ -354,31 +443,17 @@ class KernelStates:
 
     def _align(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
+        places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
+        outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
+        inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
+        stopped = self._stop_misfits(children, outbound, new)
+        states = self._read([*(one.ae.id for one in stopped), *inbound])
         requests: list[Request] = []
-        for place in dict.fromkeys((new.remote.address, old.remote.address)):
-            # One that is as it should be goes on sending, unless it was stopped for charon's sake.
-            ids = [ident for ident in self._outbound(children, place) if self._misfits(ident, new)]
-            stopped, _ = self._stop(ids)
-            stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
-            for one in stopped:
-                self._kept.pop(one.ae.id.spi, None)
-            if self._is_lone(children, stopped, new):
-                if self._encapsulate(children[0].reqid, stopped, new):
-                    continue
-                # Refused, it goes on sending as it was: its last number is another by now.
-                stopped, _ = self._stop(ids)
-            for one in stopped:
-                requests += self._refit(one.ae.id, new, out=True, sent=one.sent) or one.go(place)
-        for place in dict.fromkeys((new.local.address, old.local.address)):
-            for ident in self._inbound(children, place):
-                requests += self._refit(ident, new, out=False)
-        for request, answer in zip(requests, self._transactions.transact(requests), strict=True):
-            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
-                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
-                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
-                self._requests.request(request.operation, Msg.UPDSA, request.payload)
-            elif answer.code:
-                raise KernelRefused(request.operation, answer.code)
+        for one in stopped:
+            requests += _refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
+        for ident in inbound:
+            requests += _refit(states, ident, new)
+        self._see_to(requests, self._transactions.transact(requests))
 
     def _is_lone(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
         """Whether MIGRATE reaches the state: there is one for the policy, and only the encapsulation differs."""
@@ -395,19 +470,39 @@ class KernelStates:
         steps = [plan.step(p, reqid) for p in self._mirror.of_reqid(reqid) if p.direction == Direction.OUT]
         return self._perform(steps, stopped, path) is None and bool(steps)
 
-    def _misfits(self, outbound: SaId, path: Path) -> bool:
-        state = self.state(outbound.destination, outbound.spi, mark=outbound.mark)
-        return outbound.spi in self._kept or (state is not None and not fits(state, path, out=True))
-
-    def _refit(self, ident: SaId, path: Path, *, out: bool, sent: int | None = None) -> list[Request]:
-        """What installs a state anew; nothing where there is none, or it is as the path has it."""
-        state = self.state(ident.destination, ident.spi, mark=ident.mark)
-        if state is None or fits(state, path, out=out):
-            return []
-        return [
-            Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()),
-            Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+    def _stop_misfits(self, children: Sequence[ChildSa], outbound: Sequence[SaId], path: Path) -> list[Stopped]:
+        """Stop the outbound states that are not as the path has them, but for one that MIGRATE can put right."""
+        known = self._read(outbound)
+        # One that is as it should be goes on sending, unless it was stopped for charon's sake.
+        ids = [
+            ident
+            for ident in outbound
+            if ident.spi in self._kept or (ident in known and not fits(known[ident], path, out=True))
         ]
+        stopped, _ = self._stop(ids)
+        stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
+        for one in stopped:
+            self._kept.pop(one.ae.id.spi, None)
+        if not self._is_lone(children, stopped, path):
+            return stopped
+        if self._encapsulate(children[0].reqid, stopped, path):
+            return []
+        # Refused, it goes on sending as it was: its last number is another by now.
+        return self._stop(ids)[0]
+
+    def _read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
+        """Those of these states that there are, in one system call; as `state`."""
+        requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
+        found: dict[SaId, SaState] = {}
+        for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
+            if answer.code not in (0, errno.ESRCH):
+                raise KernelRefused(request.operation, answer.code)
+            for message in answer.messages:
+                try:
+                    found[ident] = SaState.unpack(message.payload)
+                except WireError as error:
+                    raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
+        return found
 
     def _outbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
         return self._ids(((child.reqid, child.spi_out) for child in children), Direction.OUT, place)
@@ -451,13 +546,32 @@ class KernelStates:
             self.ignored += 1
             log.debug("event of type %d: %s", message.type, error)
             return
-        if event is not None and not self._mirror.apply(event, message):
+        if event is None:
+            return
+        foreign = isinstance(event, PolicySet) and event.policy.selector.user != COVER_USER
+        if not self._mirror.apply(event, message) or foreign:
             self._early.append(event)
 
     def _load(self) -> None:
         dump = self._requests.request("policies", Msg.GETPOLICY, b"", Flag.DUMP)
         self.ignored += self._mirror.load(dump)
         self._stale = False
+
+
+def _refit(
+    states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None, there: SaId | None = None
+) -> list[Request]:
+    """What installs a state anew, a deletion and an addition; nothing where there is none, or it is as it should be.
+
+    `sent`: of outbound states. `there` is where it is by then, if that is elsewhere.
+    """
+    state, out = states.get(ident), sent is not None
+    if state is None or fits(state, path, out=out):
+        return []
+    return [
+        Request(f"delete state {ident.spi:08x}", Msg.DELSA, (there or ident).request()),
+        Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+    ]
 
 
 def _uncover(covers: Iterable[PolicyId]) -> list[Request]:

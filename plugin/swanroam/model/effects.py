@@ -70,6 +70,8 @@ class Watch:
     """Former sources, let through for a few seconds more: late packets of the old path are legitimate."""
     ike: tuple[int, ...] = ()
     """Initiator SPIs of IKE_SAs whose messages go with the tunnel's ESP in UDP, as charon knows of no NAT."""
+    carrying: Path | None = None
+    """Where that is. There may be messages of IKE_SAs that are not listed yet, or not any more."""
     waiting: tuple[Origin, ...] = ()
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
     late: tuple[IPAddress, ...] = ()
@@ -227,7 +229,7 @@ class StopTimer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reestablish:
-    """Have charon build the tunnel anew: nobody answers on it."""
+    """Have charon build the tunnel anew: nobody answers on it, or it cannot go on as it is."""
 
     key: TunnelKey
     connection: str

@@ -12,11 +12,13 @@ __all__ = [
     "Event",
     "IkeSaEnded",
     "IkeSasListed",
+    "MessageMalformed",
     "MessageReceived",
     "MoveFinished",
     "MoveRefused",
     "PacketHeld",
     "PacketVerified",
+    "PolicyInstalled",
     "Reason",
     "RepositoryChanged",
     "TimerExpired",
@@ -90,6 +92,8 @@ class IkeSasListed:
     complete: bool
     kernel_paths: tuple[tuple[int, Path], ...] = ()
     """(inbound SPI, path) of the kernel states behind the CHILD_SAs; where charon differs the kernel is right."""
+    policy_places: tuple[tuple[int, tuple[IPAddress, IPAddress]], ...] = ()
+    """(reqid, outer addresses: of this end, of the other) of the kernel's policies for what goes out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,28 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageMalformed:
+    """A message came as MessageReceived and cannot be read: it is from no version of swanroam."""
+
+    at_s: float
+    inner: IPAddress
+    peer: IPAddress
+    problem: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInstalled:
+    """Somebody else, which is charon, installed an inbound policy of a CHILD_SA, or changed it.
+
+    When it follows a move that is what it does right after it has installed states anew (child_sa.c, update).
+    """
+
+    at_s: float
+    reqid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerExpired:
     """A timer that the core had started ran out."""
 
@@ -203,5 +229,7 @@ Event = (
     | MoveFinished
     | MoveRefused
     | MessageReceived
+    | MessageMalformed
+    | PolicyInstalled
     | TimerExpired
 )

@@ -7,6 +7,7 @@ from swanroam.model.path import Endpoint
 
 __all__ = [
     "Feature",
+    "Goodbye",
     "Hello",
     "HelloAck",
     "Message",
@@ -109,4 +110,9 @@ class PathResponse:
     nonce: bytes
 
 
-Message = Hello | HelloAck | Refuse | Update | UpdateAck | PathChallenge | PathResponse
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The gateway's daemon ends, and can no longer do for this tunnel what its charon does not know of."""
+
+
+Message = Goodbye | Hello | HelloAck | Refuse | Update | UpdateAck | PathChallenge | PathResponse

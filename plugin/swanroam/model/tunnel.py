@@ -134,9 +134,14 @@ class IkeSa:
         """
         if self.version == 1:
             return False
-        if self.nat_local or self.nat_remote or self.nat_fake:
+        if self.knows_nat:
             return None
         return self.local.port != 500 or self.remote.port != 500
+
+    @property
+    def knows_nat(self) -> bool:
+        """Whether charon found a NAT, or pretends to be behind one, and sends on the port of ESP in UDP."""
+        return self.nat_local or self.nat_remote or self.nat_fake
 
     @property
     def nat(self) -> Nat:

@@ -22,6 +22,7 @@ from typing import Final
 from swanroam.errors import Unsupported, WireError
 from swanroam.model.messages import (
     Feature,
+    Goodbye,
     Hello,
     HelloAck,
     Message,
@@ -57,6 +58,7 @@ class Type(IntEnum):
     UPDATE_ACK = 5
     PATH_CHALLENGE = 6
     PATH_RESPONSE = 7
+    GOODBYE = 8
 
 
 class Attribute(IntEnum):
@@ -102,6 +104,8 @@ def encode(message: Message) -> bytes:
             body, type_ = _attribute(Attribute.NONCE, message.nonce), Type.PATH_CHALLENGE
         case PathResponse():
             body, type_ = _attribute(Attribute.NONCE, message.nonce), Type.PATH_RESPONSE
+        case Goodbye():
+            body, type_ = b"", Type.GOODBYE
     return HEADER.pack(MAGIC, version, type_, HEADER.size + len(body), 0) + body
 
 
@@ -160,6 +164,8 @@ def decode(data: bytes) -> Message:
             return PathChallenge(nonce=_nonce(values))
         case Type.PATH_RESPONSE:
             return PathResponse(nonce=_nonce(values))
+        case Type.GOODBYE:
+            return Goodbye()
 
 
 Values = Mapping[Attribute, tuple[int, bytes]]

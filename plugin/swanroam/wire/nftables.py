@@ -42,6 +42,7 @@ NFTA_SET_ELEM_LIST_SET: Final = 2
 NFTA_SET_ELEM_LIST_ELEMENTS: Final = 3
 NFTA_LIST_ELEM: Final = 1
 NFTA_SET_ELEM_KEY: Final = 1
+NFTA_SET_ELEM_DATA: Final = 2
 NFTA_SET_ELEM_TIMEOUT: Final = 4
 NFTA_DATA_VALUE: Final = 1
 NFTA_OBJ_NAME: Final = 2
@@ -76,13 +77,15 @@ class Change(IntEnum):
 
 
 class Element(NamedTuple):
-    """An element of a named set; `key` is the concatenation of its fields, each in network byte order.
+    """An element of a named set or map; `key` is the concatenation of its fields, each in network byte order.
 
     A tuple, because elements are hashed and compared while a tunnel moves, which a dataclass does in Python.
     """
 
     set_name: str
     key: bytes
+    data: bytes = b""
+    """What a map has for the key; in a transaction that changes it the removal goes first."""
 
 
 class ElementChange(NamedTuple):
@@ -202,7 +205,7 @@ def _kind(change: ElementChange) -> tuple[str, bool, int | None]:
 
 
 def _pack_run(table: str, run: list[ElementChange], sequence: int, *, acknowledge: bool) -> bytes:
-    elements = b"".join(_pack_element(change.element.key, change.timeout_ms) for change in run)
+    elements = b"".join(_pack_element(change) for change in run)
     payload = (
         table_query(table)
         + attribute(NFTA_SET_ELEM_LIST_SET, _text(run[0].element.set_name))
@@ -212,19 +215,25 @@ def _pack_run(table: str, run: list[ElementChange], sequence: int, *, acknowledg
     return pack_message(type_, flags | ACKNOWLEDGE if acknowledge else flags, sequence, payload)
 
 
-def _pack_element(key: bytes, timeout_ms: int | None) -> bytes:
-    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE key } NFTA_SET_ELEM_TIMEOUT __be64 }, headers in one go."""
-    timeout = b"" if timeout_ms is None else attribute(NFTA_SET_ELEM_TIMEOUT, struct.pack("!Q", timeout_ms))
+def _pack_element(change: ElementChange) -> bytes:
+    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE key } NFTA_SET_ELEM_TIMEOUT __be64 }, headers in one go.
+
+    Behind that, for an element that a map is to get, NFTA_SET_ELEM_DATA { NFTA_DATA_VALUE data }.
+    """
+    (_, key, data), add, timeout_ms = change
+    rest = b"" if timeout_ms is None else attribute(NFTA_SET_ELEM_TIMEOUT, struct.pack("!Q", timeout_ms))
+    if data and add:
+        rest += attribute(NFTA_SET_ELEM_DATA | NLA_F_NESTED, attribute(NFTA_DATA_VALUE, data))
     size = len(key)
     head = ELEMENT.pack(
-        size + ELEMENT.size + len(timeout),
+        size + ELEMENT.size + len(rest),
         NFTA_LIST_ELEM | NLA_F_NESTED,
         size + 8,
         NFTA_SET_ELEM_KEY | NLA_F_NESTED,
         size + 4,
         NFTA_DATA_VALUE,
     )
-    return head + key + timeout
+    return head + key + rest
 
 
 def _boundary(type_: int, sequence: int) -> bytes:

@@ -10,10 +10,19 @@
     unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     late      own address . SPI        ESP to an address that the tunnel has left, which the daemon sends on to it
-    bound     SPI . inner address      in-tunnel messages that the daemon may read
-    carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of
+    bound     SPI . inner address      in-tunnel messages that the daemon may read, and
+    speakers  SPI                      how many of them came by each SPI; what is beyond the limit is dropped
+    carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of,
+    departing outer addresses          the same, for IKE_SAs that are not listed yet, or not any more, on their way out
+    arriving  outer source             and in: the daemon knows which it is to take, and
+    carriers  initiator SPI            how many came in; what is beyond the limit goes on unseen
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
+
+On a terminal two maps are for the tunnels in UDP that go on with an address which it has left (kernel/kept.py):
+
+    away      that address . gateway   the address that it has instead, where packets leave
+    home      address . gateway        the one that it has left, where packets arrive
 
 The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
 unknown source, and in-tunnel messages, reach the daemon.
@@ -21,7 +30,7 @@ unknown source, and in-tunnel messages, reach the daemon.
 
 from typing import Final
 
-from swanroam.model.path import NATT_PORT
+from swanroam.model.path import IKE_PORT, NATT_PORT
 from swanroam.model.tunnel import Role
 from swanroam.wire.inner import DUMMY_IDENTIFIER, DUMMY_MAGIC
 
@@ -47,15 +56,16 @@ DUMMIES: Final = "dummies"
 CLEARTEXT: Final = "cleartext"
 """Counts messages and dummies that would have left this machine outside of a tunnel."""
 FLOODS: Final = "floods"
-"""Counts ESP of a roaming SPI from an unknown source that was beyond the limits, and went on unseen."""
+"""Counts what was beyond the limits: ESP of a roaming SPI from an unknown source and IKE messages, which went on
+unseen, and in-tunnel messages, which were dropped."""
 IMPOSSIBLE: Final = "impossible"
 """Counts ESP of a roaming SPI from an address of this machine's own, or from a broadcast or multicast address."""
 UNPROVEN: Final = "unproven"
 """Counts ESP that was not sent to an address which had not answered a challenge yet."""
 SMUGGLED: Final = "smuggled"
 """Counts messages that somebody behind this machine wanted to send through a tunnel."""
-COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT, SMUGGLED)
-HOLDING: Final = (FLOODS, IMPOSSIBLE, UNPROVEN)
+COUNTERS: Final = (STRANGERS, DUMMIES, CLEARTEXT, SMUGGLED, FLOODS)
+HOLDING: Final = (IMPOSSIBLE, UNPROVEN)
 """Those of the gateway only."""
 
 # Before connection tracking (-200), so that what is consumed here leaves no trace there.
@@ -67,6 +77,20 @@ SETS: Final = """
   set waiting{form} {{ typeof {source} . {spi}; }}
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
 
+# After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
+# connection is tracked by is the address that it began with.
+KEPT: Final = """
+  map away {{ typeof ip saddr . ip daddr : ip saddr; }}
+  map home {{ typeof ip daddr . ip saddr : ip daddr; }}
+  chain away {{
+    type filter hook postrouting priority srcnat + 10; policy accept;
+    udp sport {{ {ike_port}, {natt} }} ip saddr set ip saddr . ip daddr map @away
+  }}
+  chain home {{
+    type filter hook prerouting priority {priority} - 10; policy accept;
+    udp dport {{ {ike_port}, {natt} }} ip daddr set ip daddr . ip saddr map @home
+  }}"""
+
 HELD: Final = """{sets}
   set roaming {{ typeof esp spi; }}
   set roaming_udp {{ typeof {udp_spi}; }}
@@ -76,7 +100,6 @@ HELD: Final = """{sets}
   set asked_udp {{ typeof {udp_spi}; size {askers}; flags dynamic,timeout; timeout 10s; }}
   set spent {{ typeof esp spi; size {askers}; flags dynamic,timeout; timeout 1m; }}
   set spent_udp {{ typeof {udp_spi}; size {askers}; flags dynamic,timeout; timeout 1m; }}
-  counter {floods} {{ }}
   counter {impossible} {{ }}
   counter {unproven} {{ }}
   chain limited {{
@@ -128,6 +151,9 @@ PER_SOURCE: Final = "limit rate over 64/second burst 256 packets"
 PER_SPI: Final = "limit rate over 128/second burst 256 packets"
 ASKERS: Final = 16384
 """Sources, and SPIs, that are counted at a time. Of more than these the limit of the SPI is what is left."""
+# A move takes two or three messages of each end, more where some are lost. Whoever sends many more, from a tunnel of
+# his own or with an initiator SPI that he saw, would keep the daemon from those of the others.
+PER_SPEAKER: Final = "limit rate over 64/second burst 128 packets"
 # RFC 9000 section 8 allows an address that is not validated three times what came from there. At the moment of a move
 # that is one packet, so a download would stop for the round trip that validation takes, and unlike QUIC we can only
 # drop. So there is a budget: enough for that round trip at 100 Mbit/s over 300 ms. It is the tunnel's, whatever
@@ -146,24 +172,38 @@ table inet {table} {{
   counter {dummies} {{ }}
   counter {cleartext} {{ }}
   counter {smuggled} {{ }}
+  counter {floods} {{ }}
+  set speakers {{ typeof esp spi; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set carriers {{ typeof @th,64,64; size {askers}; flags dynamic,timeout; timeout 10s; }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}
-  set carried {{ typeof @th,64,64; }}{held}
+  set carried {{ typeof @th,64,64; }}
+  set departing {{ typeof ip saddr . ip daddr; }}
+  set arriving {{ typeof ip saddr . udp sport; }}{held}
+  chain spoken {{
+    update @speakers {{ ipsec in spi {per_speaker} }} counter name {floods} drop
+    queue to {messages}
+  }}
   chain messages {{
     meta ipsec missing accept
     udp sport != {port} accept
     udp dport != {port} accept
-    ipsec in spi . ip {inner} @bound queue to {messages}
-    ipsec in spi . ip6 {inner} @bound6 queue to {messages}
+    ipsec in spi . ip {inner} @bound goto spoken
+    ipsec in spi . ip6 {inner} @bound6 goto spoken
     counter name {strangers} drop
   }}
   chain dummies {{
     meta ipsec exists icmp type echo-reply icmp id {identifier} @th,64,64 {magic} counter name {dummies} drop
     meta ipsec exists icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} counter name {dummies} drop
   }}
+  chain carried {{
+    update @carriers {{ @th,96,64 {per_speaker} }} counter name {floods} accept
+    queue flags bypass to {ike}
+  }}
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
-    udp dport {natt} @th,64,32 0 @th,96,64 @carried queue flags bypass to {ike}
+    udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
+    udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -182,6 +222,7 @@ table inet {table} {{
   chain output {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
+    udp sport 500 udp dport 500 ip saddr . ip daddr @departing queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
@@ -226,7 +267,7 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         natt=NATT_PORT,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
-        held=_held(queue) if gateway else LATE.format(late=late_queue(queue)),
+        held=_held(queue) if gateway else _kept(queue),
         jump_held="esp : jump held, " if gateway else "esp : jump late, ",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
@@ -234,6 +275,9 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         dummies=DUMMIES,
         cleartext=CLEARTEXT,
         smuggled=SMUGGLED,
+        floods=FLOODS,
+        askers=ASKERS,
+        per_speaker=PER_SPEAKER,
         priority=PRIORITY,
         identifier=f"{DUMMY_IDENTIFIER:#x}",
         magic=f"0x{DUMMY_MAGIC.hex()}",
@@ -243,6 +287,10 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
 PLAIN: Final = "esp spi"
 IN_UDP: Final = "@th,64,32"
 """The SPI behind a UDP header."""
+
+
+def _kept(queue: int) -> str:
+    return KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT) + LATE.format(late=late_queue(queue))
 
 
 def _held(queue: int) -> str:

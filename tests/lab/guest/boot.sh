@@ -28,7 +28,7 @@ cpus=$(nproc)
 PATH=$(dirname "$vng"):$PATH timeout 3000 "$vng" --disable-kvm --force-9p --run "$kernel" --cpus $cpus --memory 2G --name lab \
     --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
     --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
-    --append "no5lvl mitigations=off tsc=reliable clocksource=tsc audit=0 random.trust_cpu=on" \
+    --append "no5lvl mitigations=off tsc=reliable clocksource=tsc random.trust_cpu=on" \
     --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts'" </dev/null 2>&1 | cat
 [ -s "$status" ] || { echo "the guest kernel $kernel ended before the command did" >&2; exit 125; }
 exit "$(cat "$status")"

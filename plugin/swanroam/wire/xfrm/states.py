@@ -157,13 +157,16 @@ class SaHead:
     encap: Encap | None = None
     mark: Mark | None = None
     if_id: int = 0
+    larval: bool = False
+    """Whether it has no algorithm: an SPI that is taken, or a packet that found no state and waits for one."""
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From the payload of a NEWSA message."""
         destination, spi, protocol, source, raw = _where(data)
-        encap, mark, if_id = None, None, 0
+        encap, mark, if_id, larval = None, None, 0, True
         for type_, at, value in located_attributes(data, USERSA_INFO_SIZE):
+            larval = larval and type_ not in _ALGORITHMS
             if type_ == Attr.ENCAP:
                 encap = Encap.unpack(data[: at + len(value)], at)
             elif type_ == Attr.MARK:
@@ -180,6 +183,7 @@ class SaHead:
             encap=encap,
             mark=mark,
             if_id=if_id,
+            larval=larval,
         )
 
 

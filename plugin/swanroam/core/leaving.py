@@ -1,0 +1,30 @@
+"""How tunnels go on that need the daemon, when it ends.
+
+Nothing that charon sends through a NAT that it does not know of arrives without the daemon, nor what it sends from an
+address that was kept; and with the first message that comes another way it takes the encapsulation away. So these
+tunnels are built anew, and charon knows of everything then: by a terminal at once, by the terminals of a gateway when
+they are told.
+"""
+
+from collections.abc import Iterable
+
+from swanroam.core import terminal
+from swanroam.core.inner import message_addresses
+from swanroam.core.tunnel import Tunnel
+from swanroam.model.effects import DropAddress, Effect, SendMessage
+from swanroam.model.messages import Goodbye
+from swanroam.model.tunnel import Role
+
+__all__ = ["leave"]
+
+
+def leave(tunnels: Iterable[Tunnel], port: int) -> tuple[Effect, ...]:
+    """What is to be done; Reestablish when neither rules nor kept addresses are there any more."""
+    effects: list[Effect] = []
+    for tunnel in tunnels:
+        if tunnel.role is Role.TERMINAL and (tunnel.carries_ike or tunnel.actual is not None):
+            effects += (DropAddress(tunnel.key), terminal.reestablish(tunnel))
+        elif tunnel.role is Role.GATEWAY and tunnel.carries_ike and (ends := message_addresses(tunnel, port)):
+            source, destination = ends
+            effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=Goodbye()))
+    return tuple(effects)
