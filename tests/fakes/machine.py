@@ -13,7 +13,7 @@ from typing import TypeVar
 from swanroam.app.adapters import Adapters
 from swanroam.app.config import Config
 from swanroam.errors import KernelRefused
-from swanroam.kernel.queue import HeldEsp, TunnelMessage, Unreadable
+from swanroam.kernel.queue import HeldEsp, LateEsp, TunnelMessage, Unreadable
 from swanroam.model.effects import Announcement, Watch
 from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
 from swanroam.model.tunnel import ChildSa, TunnelKey
@@ -34,7 +34,7 @@ __all__ = [
 
 Noted = list[tuple[object, ...]]
 """What was done: the name of it, then its arguments."""
-Packet = HeldEsp | TunnelMessage | Unreadable
+Packet = HeldEsp | TunnelMessage | LateEsp | Unreadable
 Part = TypeVar("Part")
 
 
@@ -263,6 +263,8 @@ class FakeQueue(Refusing, Bell):
         self.waiting: list[Packet] = []
         self.held: set[int] = set()
         self.verdicts: dict[int, bool] = {}
+        self.sent_on: dict[int, bytes | None] = {}
+        """What became of late packets: what they went on as, None as they were."""
 
     def put(self, *packets: Packet) -> None:
         """Packets come."""
@@ -282,6 +284,15 @@ class FakeQueue(Refusing, Bell):
         self.note("verdict", packet_id, accept)
         self.held.discard(packet_id)
         self.verdicts[packet_id] = accept
+
+    def send_on(self, packet_id: int, changed: bytes | None) -> None:
+        """What becomes of a late packet."""
+        self.note("send_on", packet_id)
+        self.sent_on[packet_id] = changed
+
+    def carry(self, packet_id: int, changed: bytes | None) -> None:
+        """What becomes of an IKE message."""
+        self.note("carry", packet_id, changed is not None)
 
     def close(self) -> None:
         """Let all go that are held, as the queue does."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from tests.lab.charon import IkeSa
 from tests.lab.conditions import eventually
 from tests.lab.errors import LabError
-from tests.lab.topology import GATEWAY_WAN
 from tests.lab.world import End, Terminal, World
 
 __all__ = ["USUAL", "State", "View", "Wanted", "agrees", "differences", "kernel_states"]
@@ -107,7 +106,7 @@ def differences(world: World, terminal: Terminal, wanted: Wanted) -> list[str]:
     ours, theirs = terminal.sa, world.sa(world.gateway, terminal)
     at_gateway = View(
         where="gateway",
-        local=GATEWAY_WAN,
+        local=terminal.gateway,
         remote=terminal.seen,
         ports=_gateway_ports(world, terminal, theirs) if encap else None,
         nat="remote" if terminal.nat else "none",
@@ -115,7 +114,7 @@ def differences(world: World, terminal: Terminal, wanted: Wanted) -> list[str]:
     at_terminal = View(
         where="terminal",
         local=wanted.kept or terminal.outer,
-        remote=GATEWAY_WAN,
+        remote=terminal.gateway,
         ports=(NAT_T, NAT_T) if encap else None,
         nat="local" if terminal.nat else "none",
     )

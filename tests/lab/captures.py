@@ -62,8 +62,9 @@ class Packet:
     def cleartext(self) -> bool:
         """Whether it has an inner address, and so should be nowhere on the internet."""
         return any(
-            ipaddress.ip_address(address) in ipaddress.ip_network("10.0.0.0/8")
+            ipaddress.ip_address(address) in ipaddress.ip_network(inner)
             for address in (self.source, self.destination)
+            for inner in ("10.0.0.0/8", "fd00::/8")
         )
 
 

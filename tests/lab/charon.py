@@ -15,7 +15,7 @@ from vici.exception import CommandException
 from tests.lab.conditions import eventually
 from tests.lab.errors import Ended, LabError
 from tests.lab.hosts import Host
-from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, INNER_POOL
+from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, INNER_NETWORK6, INNER_POOL, INNER_POOL6
 
 __all__ = ["Charon", "ChildSa", "IkeSa", "TunnelOptions", "gateway_connection", "terminal_connection"]
 
@@ -42,6 +42,10 @@ class TunnelOptions:
     dpd_delay_s: int = 0
     encap: bool = False
     """Whether the terminal pretends to be behind a NAT, so that ESP is in UDP without one, too."""
+    gateway: str = GATEWAY_WAN
+    """The address of the gateway that tunnels are set up to."""
+    inner: tuple[int, ...] = (4,)
+    """IP versions of the terminals' inner addresses, and of what is behind the gateway."""
     connection: Mapping[str, str] = field(default_factory=dict)
     """More settings of the connection on both ends, such as rekey_time."""
     child: Mapping[str, str] = field(default_factory=dict)
@@ -104,10 +108,10 @@ def terminal_connection(number: int, options: TunnelOptions) -> str:
     """swanctl.conf of the terminal of a number."""
     return _swanctl(
         options,
-        ends=f"remote_addrs = {GATEWAY_WAN}\n    vips = 0.0.0.0",
+        ends=f"remote_addrs = {options.gateway}\n    vips = {_listed(options, '0.0.0.0', '::')}",  # noqa: S104
         local=f"terminal{number}@lab",
         remote="gateway@lab",
-        selectors=f"remote_ts = {INNER_NETWORK}",
+        selectors=f"remote_ts = {_listed(options, INNER_NETWORK, INNER_NETWORK6)}",
         encap=options.encap,
     )
 
@@ -116,12 +120,25 @@ def gateway_connection(options: TunnelOptions) -> str:
     """swanctl.conf of the gateway, for all terminals."""
     return _swanctl(
         options,
-        ends=f"local_addrs = {GATEWAY_WAN}\n    pools = inner",
+        ends=f"local_addrs = {options.gateway}\n    pools = {_listed(options, 'inner', 'inner6')}",
         local="gateway@lab",
         remote="%any" if options.ike_version == 2 else "",
-        selectors=f"local_ts = {INNER_NETWORK}",
-        extra=f"pools {{\n  inner {{\n    addrs = {INNER_POOL}\n  }}\n}}\n",
+        selectors=f"local_ts = {_listed(options, INNER_NETWORK, INNER_NETWORK6)}",
+        extra=_pools(options),
     )
+
+
+def _pools(options: TunnelOptions) -> str:
+    pools = {4: ("inner", INNER_POOL), 6: ("inner6", INNER_POOL6)}
+    sections = (
+        f"  {name} {{\n    addrs = {network}\n  }}\n" for name, network in [pools[version] for version in options.inner]
+    )
+    return "pools {\n" + "".join(sections) + "}\n"
+
+
+def _listed(options: TunnelOptions, four: str, six: str) -> str:
+    """What there is of each IP version that the inner addresses have."""
+    return ", ".join(four if version == 4 else six for version in options.inner)
 
 
 def _swanctl(

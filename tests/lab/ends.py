@@ -3,17 +3,18 @@
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.charon import Charon, IkeSa, TunnelOptions, terminal_connection
 from tests.lab.conditions import eventually
 from tests.lab.daemon import Swanroam
+from tests.lab.errors import LabError
 from tests.lab.hosts import Host
 from tests.lab.links import Request, hardware_bytes
 from tests.lab.nats import NatOfLink
 from tests.lab.netns import Namespace
-from tests.lab.topology import Access
+from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6, Access
 
 __all__ = ["End", "Move", "Terminal"]
 
@@ -63,7 +64,7 @@ class Terminal(End):
         self.access: Access = accesses[0]
         self.address = self.access.address(number)
         self.inner = ""
-        """The virtual IP, once connected."""
+        """The virtual IP, once connected; the first of several."""
         self._owned = self.outer
         self.present = True
         """Whether it has an outer address."""
@@ -76,6 +77,11 @@ class Terminal(End):
     def outer(self) -> str:
         """The outer address that it has now."""
         return self.address.partition("/")[0]
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's outer address for a tunnel from here."""
+        return GATEWAY_WAN6 if ":" in self.outer else GATEWAY_WAN
 
     @property
     def nat(self) -> NatOfLink | None:
@@ -96,12 +102,12 @@ class Terminal(End):
     def aliases(self) -> list[str]:
         """Addresses of the loopback interface beside its own."""
         words = self.show("ip -brief address show dev lo").split()
-        return [word for word in words if "/" in word and not word.startswith("127.")]
+        return [word for word in words if "/" in word and not word.startswith(("127.", "::1/"))]
 
     def connect(self) -> None:
         """Initiate the tunnel."""
         self.charon.initiate()
-        (self.inner,) = self.sa.inner
+        self.inner, *_ = self.sa.inner
 
     @property
     def sa(self) -> IkeSa:
@@ -137,6 +143,47 @@ class Terminal(End):
         move = self._change(down + self._entering(self.other, self.other.address(self.number)))
         self.links.apply([self.links.turn(old.link, up=True)])
         return move
+
+    def spread(self, *, here: int, other: int) -> None:
+        """Have both links at once, with these metrics: the address in use stays, the other network gives one, too."""
+        access = self.access
+        self.links.apply(
+            [
+                # Whoever installed it, as the one to remove has to be of the same origin.
+                self.links.default_route(access.link, access.router),
+                self.links.default_route(access.link, access.router, here),
+                self.links.no_default_route(access.link, access.router),
+                *self.arriving(self.other, other),
+            ]
+        )
+        self.links.announce(self.other.link, self.other.address(self.number).partition("/")[0])
+
+    def arriving(self, access: Access, metric: int) -> list[Request]:
+        """What gives the terminal its address in a network, and a default route there, beside what it has."""
+        return [
+            self.links.add_address(access.link, access.address(self.number)),
+            self._router_neighbour(access),
+            self.links.default_route(access.link, access.router, metric),
+        ]
+
+    def prefer_other(self, metric: int) -> Move:
+        """The link that is not in use becomes the better one: its route gets this metric, while all goes on working."""
+        old, self.access = self.outer, self.other
+        self.address = self.access.address(self.number)
+        move = self._change([self.links.default_route(self.access.link, self.access.router, metric)])
+        return replace(move, old=old)
+
+    def gather(self) -> None:
+        """Have only the link in use again, with one default route."""
+        self.links.apply([self.links.default_route(self.access.link, self.access.router)])
+        for line in self.show("ip route show default").splitlines():
+            if " metric " in line:
+                # One that is gone by itself meanwhile is as good.
+                with contextlib.suppress(LabError):
+                    self.show(f"ip route del {line}")
+        away = self.other.address(self.number)
+        if away in self.show(f"ip -brief address show dev {self.other.link}").split():
+            self.links.apply([self.links.remove_address(self.other.link, away)])
 
     def leaving(self) -> list[Request]:
         """What takes the outer address away."""

@@ -19,8 +19,9 @@ RTM_NEWLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEIGH 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x400
 NLMSG_ERROR = 2
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_OIF, RTA_GATEWAY = 4, 5
+RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 4, 5, 6
 IFF_UP = 1
+IFA_F_NODAD = 0x02
 ARP_REQUEST, ETH_P_ARP = 1, 0x0806
 
 Request = tuple[int, int, bytes, str]
@@ -59,13 +60,14 @@ class Links:
         """`ip addr del ADDRESS/LENGTH dev LINK`."""
         return RTM_DELADDR, 0, self._address(link, address), f"removing {address} from {link}"
 
-    def default_route(self, link: str, gateway: str) -> Request:
-        """`ip route replace default via GATEWAY dev LINK`."""
-        return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, self._route(link, gateway), f"default route via {gateway}"
+    def default_route(self, link: str, gateway: str, metric: int = 0) -> Request:
+        """`ip route replace default via GATEWAY dev LINK metric METRIC`."""
+        body = self._route(link, gateway, metric)
+        return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"default route via {gateway}"
 
-    def no_default_route(self, link: str, gateway: str) -> Request:
-        """`ip route del default via GATEWAY dev LINK`."""
-        return RTM_DELROUTE, 0, self._route(link, gateway), f"removing the default route via {gateway}"
+    def no_default_route(self, link: str, gateway: str, metric: int = 0) -> Request:
+        """`ip route del default via GATEWAY dev LINK metric METRIC`."""
+        return RTM_DELROUTE, 0, self._route(link, gateway, metric), f"removing the default route via {gateway}"
 
     def turn(self, link: str, *, up: bool) -> Request:
         """`ip link set LINK up` or `down`."""
@@ -102,6 +104,8 @@ class Links:
     def announce(self, link: str, address: str) -> None:
         """Tell the neighbours who has an IPv4 address now, as a DHCP client does (RFC 5227 section 2.3)."""
         own, packed = self._hardware[link], ipaddress.ip_address(address).packed
+        if len(packed) != 4:
+            return  # the router has it from the beginning (topology)
         frame = b"\xff" * 6 + own + struct.pack("!HHHBBH", ETH_P_ARP, 1, 0x0800, 6, 4, ARP_REQUEST)
         self._wire.sendto(frame + own + packed + bytes(6) + packed, (link, ETH_P_ARP))
 
@@ -116,13 +120,16 @@ class Links:
 
     def _address(self, link: str, address: str) -> bytes:
         interface = ipaddress.ip_interface(address)
-        body = struct.pack("=BBBBi", _family(interface), interface.network.prefixlen, 0, 0, self.index[link])
+        # Of IPv6 without detection of duplicates, which takes a second.
+        flags = IFA_F_NODAD if interface.version == 6 else 0
+        body = struct.pack("=BBBBi", _family(interface), interface.network.prefixlen, flags, 0, self.index[link])
         return body + _attribute(IFA_LOCAL, interface.packed) + _attribute(IFA_ADDRESS, interface.packed)
 
-    def _route(self, link: str, gateway: str) -> bytes:
+    def _route(self, link: str, gateway: str, metric: int) -> bytes:
         address = ipaddress.ip_address(gateway)
         # destination and source length 0, tos, main table, RTPROT_DHCP, universe, unicast
         body = struct.pack("=BBBBBBBBI", _family(address), 0, 0, 0, 254, 16, 0, 1, 0)
+        body += _attribute(RTA_PRIORITY, struct.pack("=I", metric)) if metric else b""
         return body + _attribute(RTA_GATEWAY, address.packed) + _attribute(RTA_OIF, struct.pack("=i", self.index[link]))
 
 

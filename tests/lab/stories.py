@@ -3,7 +3,6 @@
 from tests.lab.agreement import USUAL, Wanted, agrees
 from tests.lab.charon import IkeSa
 from tests.lab.conditions import eventually
-from tests.lab.topology import GATEWAY_WAN
 from tests.lab.world import End, Move, Terminal, World
 
 __all__ = [
@@ -39,7 +38,9 @@ def reached_without_data(world: World) -> None:
     probe.stop()
     assert probe.outcome().lost == ()
     assert capture.esp_to(move.new, move.began_ns)
-    assert not [packet for packet in capture.packets(move.began_ns) if packet.icmp and packet.source == GATEWAY_WAN]
+    assert not [
+        packet for packet in capture.packets(move.began_ns) if packet.icmp and packet.source == world.terminal.gateway
+    ]
     assert world.terminal.sa.identity == before
     settled(world, move)
 
@@ -93,7 +94,7 @@ def answers_dead_peer_detection(world: World, since_ns: int, terminal: Terminal 
     """Both ends are heard of on the path that the terminal is on; the tunnel's options ask for it each few seconds."""
     whose = terminal or world.terminal
     before = whose.sa.identity
-    for source in (whose.seen, GATEWAY_WAN):
+    for source in (whose.seen, whose.gateway):
         eventually(
             lambda source=source: [p for p in world.capture.ike(since_ns, host=whose.seen) if p.source == source],  # type: ignore[misc]
             f"an IKE packet from {source}",

@@ -74,7 +74,8 @@ class Stream:
 
     def start(self) -> Self:
         """Start the receiver, then the sender."""
-        self._receiver.agent.do("receive", self.name, port=self.port)
+        any_address = "::" if ":" in self._destination else "0.0.0.0"  # noqa: S104 -- it may not be there at all times
+        self._receiver.agent.do("receive", self.name, port=self.port, address=any_address)
         self._sender.agent.do(
             "send",
             self.name,

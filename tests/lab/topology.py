@@ -7,7 +7,21 @@ from tests.lab import nats
 from tests.lab.nats import Box, Nat
 from tests.lab.netns import Namespace, batch
 
-__all__ = ["ACCESS", "GATEWAY_LAN", "GATEWAY_WAN", "INNER_NETWORK", "INNER_POOL", "SERVER", "Access", "Topology", "lay"]
+__all__ = [
+    "ACCESS",
+    "GATEWAY_LAN",
+    "GATEWAY_WAN",
+    "GATEWAY_WAN6",
+    "INNER_NETWORK",
+    "INNER_NETWORK6",
+    "INNER_POOL",
+    "INNER_POOL6",
+    "SERVER",
+    "SERVER6",
+    "Access",
+    "Topology",
+    "lay",
+]
 
 INNER_NETWORK = "10.1.0.0/24"
 INNER_POOL = "10.9.0.0/24"
@@ -15,6 +29,14 @@ SERVER = "10.1.0.10"
 GATEWAY_LAN = "10.1.0.1"
 GATEWAY_WAN = "192.0.2.1"
 ROUTER_WAN = "192.0.2.254"
+
+# Where a link has IPv6; all of it besides what there is of IPv4, but on the terminals.
+INNER_NETWORK6 = "fd01::/64"
+INNER_POOL6 = "fd09::/120"
+SERVER6 = "fd01::10"
+GATEWAY_LAN6 = "fd01::1"
+GATEWAY_WAN6 = "2001:db8:99::1"
+ROUTER_WAN6 = "2001:db8:99::fe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +61,23 @@ class Access:
 
     def address(self, number: int) -> str:
         """Address and length for the terminal of a number (from 1)."""
+        if self.version == 6:
+            return f"{self.network}:{10 + number:x}/64"
         return f"{self.network}.{10 + number}/24"
+
+    @property
+    def version(self) -> int:
+        """IP version of the terminals' addresses on it."""
+        return 6 if ":" in self.network else 4
+
+    def over6(self) -> "Access":
+        """The same network with IPv6."""
+        network = f"2001:db8:{1 + [access.link for access in ACCESS].index(self.link)}:"
+        return replace(self, network=network, router=f"{network}:1")
+
+    def hardware(self, number: int) -> str:
+        """MAC address of a terminal, where the router has to know it."""
+        return f"02:00:00:01:{[access.link for access in ACCESS].index(self.link):02x}:{number:02x}"
 
 
 ACCESS = (
@@ -59,6 +97,8 @@ class Topology:
     """Of packets, in each direction."""
     nats: tuple[Nat, ...] = ()
     """Access links behind a NAT; on the others terminals have the public addresses drawn in the package's docstring."""
+    outer: tuple[int, int] = (4, 4)
+    """IP version of the terminals' addresses on wlan0 and on lte0; a link with NAT has IPv4."""
     attacker: bool = False
     """A host of its own on the lte network, 203.0.113.66."""
     sysctl: dict[str, str] = field(default_factory=dict)
@@ -78,7 +118,13 @@ class Topology:
     @property
     def accesses(self) -> tuple[Access, ...]:
         """The access networks as the terminals see them: behind a NAT the private one."""
-        return tuple(self._inside(access) for access in ACCESS)
+        pairs = zip(ACCESS, self.outer, strict=True)
+        return tuple(access.over6() if version == 6 else self._inside(access) for access, version in pairs)
+
+    @property
+    def six(self) -> bool:
+        """Whether there is IPv6 anywhere."""
+        return 6 in self.outer
 
     def _inside(self, access: Access) -> Access:
         if not (chain := self.boxes(access.link)):
@@ -129,8 +175,9 @@ def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
     spaces = {host: Namespace(prefix + host) for host in topology.hosts}
 
     for name, space in spaces.items():
-        space.sysctl(_settings(name) | topology.sysctl)
+        space.sysctl(_settings(name) | (_settings6(name) if topology.six else {}) | topology.sysctl)
         inside = ["link set lo up", *_configuration(name, topology, ports)]
+        inside += _configuration6(name, topology) if topology.six else []
         space.call(lambda inside=inside: batch("ip", inside))  # type: ignore[misc]
     delays = [
         f"qdisc add dev {interface} root netem delay {topology.delay_ms}ms limit 20000"
@@ -168,6 +215,38 @@ def _settings(host: str) -> dict[str, str]:
     return settings
 
 
+def _settings6(host: str) -> dict[str, str]:
+    settings = {
+        f"ipv6/conf/{which}/{key}": "0" for which in ("all", "default") for key in ("disable_ipv6", "accept_ra")
+    }
+    if host in {"router", "gateway"}:
+        settings |= {"ipv6/conf/all/forwarding": "1"}
+    return settings
+
+
+def _configuration6(host: str, topology: Topology) -> list[str]:
+    """What a host has besides, where there is IPv6; addresses are there at once, without detection of duplicates."""
+    six = [access for access in topology.accesses if access.version == 6]
+    if host == "router":
+        lines = [f"addr add {ROUTER_WAN6}/64 dev wan nodad"]
+        for access in six:
+            lines.append(f"addr add {access.router}/64 dev {access.bridge} nodad")
+            # As it has seen every terminal before: there are no announcements as for IPv4.
+            for number in range(1, topology.terminals + 1):
+                address = access.address(number).partition("/")[0]
+                lines.append(nats.known(address, access.hardware(number), access.bridge))
+        return lines
+    if host == "gateway":
+        return [
+            f"addr add {GATEWAY_WAN6}/64 dev wan0 nodad",
+            f"route add default via {ROUTER_WAN6} dev wan0",
+            f"addr add {GATEWAY_LAN6}/64 dev lan0 nodad",
+        ]
+    if host == "server":
+        return [f"addr add {SERVER6}/64 dev eth0 nodad", f"route add default via {GATEWAY_LAN6} dev eth0"]
+    return []
+
+
 def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -> list[str]:
     if host == "router":
         lines = ["link set wan up", f"addr add {ROUTER_WAN}/24 dev wan"]
@@ -199,11 +278,19 @@ def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -
         position = _names(chain).index(host)
         return nats.configuration(chain[position], ports[host], chain[max(0, position - 1) : position])
     number = topology.terminal_names.index(host) + 1
-    lines = [f"link set {access.link} up" for access in topology.accesses]
+    lines = [
+        f"link set {access.link} address {access.hardware(number)}" for access in topology.accesses if topology.six
+    ]
+    lines += [f"link set {access.link} up" for access in topology.accesses]
     # Whoever is given an address by DHCP has talked to the router before: no ARP exchange delays the first packet.
     lines += [nats.known(access.router, access.router_hardware, access.link) for access in topology.accesses]
     first = topology.accesses[0]
-    return [*lines, f"addr add {first.address(number)} dev {first.link}", f"route add default via {first.router}"]
+    nodad = " nodad" if first.version == 6 else ""
+    return [
+        *lines,
+        f"addr add {first.address(number)} dev {first.link}{nodad}",
+        f"route add default via {first.router} dev {first.link}",
+    ]
 
 
 def _names(chain: tuple[Box, ...]) -> list[str]:

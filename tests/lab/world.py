@@ -20,7 +20,7 @@ from tests.lab.nats import NatOfLink
 from tests.lab.netns import batch, sweep
 from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
-from tests.lab.topology import SERVER, Topology, lay
+from tests.lab.topology import SERVER, SERVER6, Topology, lay
 
 __all__ = ["End", "Move", "Terminal", "World"]
 
@@ -146,6 +146,22 @@ class World:
         for terminal in self.terminals:
             self.agreed(terminal)
 
+    def roams_everywhere(self) -> None:
+        """From now on swanroam runs, and has to run, on all ends again."""
+        self._roams = self.ends
+
+    def begin_with_other_charons(self, tunnel: TunnelOptions) -> None:
+        """Begin all charons anew with other options, those of charon itself too; swanroam stays as it is."""
+        self.tunnel = tunnel
+        for end in self.ends:
+            end.charon.stop()
+        self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
+        for terminal in self.terminals:
+            terminal.charon.configure(tunnel, terminal_connection(terminal.number, tunnel))
+        self.connect()
+        for terminal in self.active if self._capability is not None else ():
+            self.agreed(terminal)
+
     def leave_the_gateway_alone(self) -> None:
         """From now on swanroam runs on the terminals only; nothing if it is so already."""
         self._roams = list(self.terminals)
@@ -193,14 +209,10 @@ class World:
 
     def begin_without_swanroam(self, tunnel: TunnelOptions) -> None:
         """From now on there is only strongSwan, begun anew with other options, those of charon itself too."""
-        self.tunnel, self._capability, self._roams = tunnel, None, []
+        self._capability, self._roams = None, []
         for end in self.ends:
             end.swanroam.stop()
-            end.charon.stop()
-        self.gateway.charon.configure(tunnel, gateway_connection(tunnel))
-        for terminal in self.terminals:
-            terminal.charon.configure(tunnel, terminal_connection(terminal.number, tunnel))
-        self.connect()
+        self.begin_with_other_charons(tunnel)
 
     def steady(self) -> None:
         """Repair what an earlier story left broken: every tunnel is up, every swanroam that should run runs."""
@@ -218,7 +230,7 @@ class World:
             except NeverCame:
                 terminal.charon.restart()
                 terminal.connect()
-            (terminal.inner,) = terminal.sa.inner
+            terminal.inner, *_ = terminal.sa.inner
         if self._capability is not None:
             idle = [end for end in self._roams if not end.swanroam.running]
             for end in idle:
@@ -266,15 +278,43 @@ class World:
             nat.forget()
         return Move(began_ns=began_ns, usable_ns=time.monotonic_ns(), old=old, new=nat.public, seen=nat.public)
 
-    def uplink(self, terminal: Terminal | None = None, *, interval_ms: float = 10.0, count: int = 0) -> Stream:
-        """A stream from a terminal's inner address to the server."""
+    def uplink(
+        self,
+        terminal: Terminal | None = None,
+        *,
+        inner: str = "",
+        interval_ms: float = 10.0,
+        count: int = 0,
+    ) -> Stream:
+        """A stream from a terminal's inner address, or another `inner` one of its, to the server."""
         source = terminal or self.terminal
-        return Stream(source, source.inner, self.server, SERVER, interval_ms=interval_ms, count=count)
+        return Stream(
+            source,
+            inner or source.inner,
+            self.server,
+            _server(inner or source.inner),
+            interval_ms=interval_ms,
+            count=count,
+        )
 
-    def downlink(self, terminal: Terminal | None = None, *, interval_ms: float = 10.0, count: int = 0) -> Stream:
-        """A stream from the server to a terminal's inner address."""
+    def downlink(
+        self,
+        terminal: Terminal | None = None,
+        *,
+        inner: str = "",
+        interval_ms: float = 10.0,
+        count: int = 0,
+    ) -> Stream:
+        """A stream from the server to a terminal's inner address, or another `inner` one of its."""
         target = terminal or self.terminal
-        return Stream(self.server, SERVER, target, target.inner, interval_ms=interval_ms, count=count)
+        return Stream(
+            self.server,
+            _server(inner or target.inner),
+            target,
+            inner or target.inner,
+            interval_ms=interval_ms,
+            count=count,
+        )
 
     @contextlib.contextmanager
     def both_ways(
@@ -323,3 +363,8 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _server(inner: str) -> str:
+    """The server's address of the same IP version."""
+    return SERVER6 if ":" in inner else SERVER

@@ -2,7 +2,7 @@
 
 import os
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,7 @@ def test_every_key_is_taken_over() -> None:
         capability = "configured"
         path_validation = "off"
         allow = ["192.0.2.0/24", "2001:db8::/32"]
+        gateway_addresses = ["192.0.2.1", "2001:db8::1"]
         [hooks]
         disable = ["metered"]
         [hooks.run-parts]
@@ -57,6 +58,7 @@ def test_every_key_is_taken_over() -> None:
     assert (config.port, config.queue, config.log_level) == (1, 0, LogLevel.DEBUG)
     assert config.settings.of("home").agreement is Agreement.CONFIGURED
     assert not config.settings.of("home").path_validation
+    assert config.settings.of("home").gateways == (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
     assert config.settings.of("home").allow == (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
     assert config.hooks_disabled == {"metered"}
     assert config.hook_options == {"run-parts": {"directory": "/etc/swanroam/hooks.d"}}
@@ -98,7 +100,7 @@ def test_a_connection_takes_from_the_star_what_is_not_said_of_it() -> None:
         ('role = "gateway"\nport = 65536', "port", ["1 to 65535"]),
         ('role = "gateway"\nport = true', "port", ["a boolean, true", "an integer"]),
         ('role = "gateway"\nport = "4555"', "port", ["a string, '4555'", "an integer"]),
-        ('role = "gateway"\nqueue = -1', "queue", ["0 to 65533"]),
+        ('role = "gateway"\nqueue = -1', "queue", ["0 to 65532"]),
         ('role = "gateway"\nqueue = 1.5', "queue", ["a float, 1.5"]),
         ('role = "gateway"\nlog_level = "loud"', "log_level", ['"debug", "info", "warning", "error"']),
         ('role = "gateway"\nvici = 3', "vici", ["an integer, 3", "a string"]),
@@ -112,6 +114,11 @@ def test_a_connection_takes_from_the_star_what_is_not_said_of_it() -> None:
         ('role = "gateway"\ntunnels.home = 1', "tunnels.home", ["an integer, 1", "a table"]),
         ('role = "gateway"\n[tunnels.home]\ncapabilty = "off"', "tunnels.home.capabilty", ['mean "capability"?']),
         ('role = "gateway"\n[tunnels.home]\nallow = "192.0.2.0/24"', "tunnels.home.allow", ["an array of strings"]),
+        (
+            'role = "terminal"\n[tunnels.home]\ngateway_addresses = ["gw"]',
+            "tunnels.home.gateway_addresses",
+            ["'gw'", "an address"],
+        ),
         ('role = "gateway"\n[tunnels.home]\nallow = []', "tunnels.home.allow", ["is empty", "no such key"]),
         ('role = "gateway"\n[tunnels.home]\nallow = ["192.0.2.1/24"]', "tunnels.home.allow", ["'192.0.2.1/24'"]),
         ('role = "gateway"\n[tunnels.home]\ncapability = "on"', "tunnels.home.capability", ['"off"']),

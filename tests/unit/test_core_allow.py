@@ -37,8 +37,12 @@ def test_a_source_where_no_tunnel_can_end_is_not_allowed_whatever_is_configured(
     assert not may_be_outer(TUNNEL, IPv4Address(source), (ip_network("0.0.0.0/0"),))
 
 
-def test_a_source_of_another_family_is_not_allowed() -> None:
-    assert not may_be_outer(TUNNEL, IPv6Address("2001:db8::1"), (ip_network("::/0"),))
+def test_a_source_of_the_other_ip_version_is_judged_as_any_other() -> None:
+    assert may_be_outer(TUNNEL, IPv6Address("2001:db8::1"), ())
+    assert may_be_outer(TUNNEL, IPv6Address("2001:db8::1"), (ip_network("::/0"),))
+    assert not may_be_outer(TUNNEL, IPv6Address("2001:db8::1"), (ip_network("0.0.0.0/0"),))
+    for never in ("fe80::1", "::1", "::", "ff02::1"):
+        assert not may_be_outer(TUNNEL, IPv6Address(never), (ip_network("::/0"),))
 
 
 @pytest.mark.parametrize("source", [A, B, ip_address("10.77.0.1"), ip_address("100.64.0.1")])

@@ -197,10 +197,14 @@ NO_WORD = "behind a NAT charon may move it with MOBIKE, and does not tell: say m
 SIX = Endpoint(IPv6Address("2001:db8::1"), 500)
 
 
+def in_udp(**natted: bool) -> IkeSa:
+    children = tuple(replace(child, encap=True) for child in TERMINALS.children)
+    return replace(TERMINALS, local=NATTED.local, remote=NATTED.remote, children=children, **natted)
+
+
 @pytest.mark.parametrize(
     ("sa", "why"),
     [
-        (replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), "charon moves it with MOBIKE"),
         (replace(TERMINALS, nat_remote=True), NO_WORD),
         (replace(TERMINALS, nat_local=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
         (replace(TERMINALS, nat_fake=True, local=NATTED.local, remote=NATTED.remote), NO_WORD),
@@ -208,7 +212,6 @@ SIX = Endpoint(IPv6Address("2001:db8::1"), 500)
             replace(TERMINALS, children=(replace(TERMINALS.children[0], encryption="AES_CTR"),)),
             "the kernel cannot move AES-CTR with a separate integrity algorithm",
         ),
-        (replace(TERMINALS, local=SIX, remote=SIX), "IPv6 outer addresses are not served yet"),
     ],
 )
 def test_kinds_that_are_not_served_are_left_alone_with_the_reason(sa: IkeSa, why: str) -> None:
@@ -228,11 +231,6 @@ def test_the_tunnel_of_the_tests_is_served(version: int) -> None:
     assert unserved(replace(TERMINALS, version=version), settings(Role.TERMINAL)) is None
 
 
-def in_udp(**natted: bool) -> IkeSa:
-    children = tuple(replace(child, encap=True) for child in TERMINALS.children)
-    return replace(TERMINALS, local=NATTED.local, remote=NATTED.remote, children=children, **natted)
-
-
 @pytest.mark.parametrize("natted", [{"nat_local": True}, {"nat_remote": True}, {"nat_fake": True}])
 def test_esp_in_udp_is_served_where_the_operator_says_that_there_is_no_mobike(natted: dict[str, bool]) -> None:
     said = Settings(role=Role.TERMINAL, tunnels={"home": TunnelSettings(mobike=False)})
@@ -247,17 +245,27 @@ def test_esp_in_udp_is_served_where_the_connection_had_no_mobike_when_that_could
     assert unserved(replace(in_udp(nat_local=True), name="other"), known) == NO_WORD
 
 
-def test_esp_in_udp_is_left_alone_where_the_connection_had_mobike() -> None:
+def test_esp_in_udp_is_moved_together_with_charon_where_the_connection_had_mobike() -> None:
     known = settings(Role.TERMINAL)
     unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), known)
-    assert unserved(in_udp(nat_local=True), known) == "charon moves it with MOBIKE"
+    assert unserved(in_udp(nat_local=True), known) is None
+    assert known.mobike(in_udp(nat_local=True)) is True
 
 
 def test_what_the_operator_says_of_mobike_counts_more_than_what_charon_seems_to_tell() -> None:
-    for said, why in ((True, "charon moves it with MOBIKE"), (False, None)):
+    for said in (True, False):
         told = Settings(role=Role.TERMINAL, tunnels={"*": TunnelSettings(mobike=said)})
-        assert unserved(TERMINALS, told) == why
-        assert unserved(replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), told) == why
+        for sa in (TERMINALS, replace(TERMINALS, local=NATTED.local, remote=NATTED.remote), in_udp(nat_local=True)):
+            assert unserved(sa, told) is None
+            assert told.mobike(sa) is said
+
+
+def test_over_ipv6_a_tunnel_is_served_unless_charon_set_it_up_in_udp() -> None:
+    said = settings(Role.TERMINAL, mobike=False)
+    assert unserved(replace(TERMINALS, local=SIX, remote=SIX), said) is None
+    in_udp_over_six = replace(in_udp(nat_fake=True), local=SIX, remote=SIX)
+    assert unserved(in_udp_over_six, said) == "it was set up in UDP over IPv6, where no address can be kept"
+    assert unserved(in_udp_over_six, settings(Role.TERMINAL, mobike=True)) is None
 
 
 def test_what_was_learned_of_mobike_outlives_new_settings() -> None:

@@ -5,7 +5,7 @@ import pytest
 from swanroam.core import natd
 from swanroam.core.recovery import DELAYS_S
 from swanroam.core.settings import Agreement
-from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, PLAIN_ATTEMPTS, UPDATE_DELAYS_S
+from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, LATE_S, PLAIN_ATTEMPTS, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     Effect,
@@ -18,6 +18,7 @@ from swanroam.model.effects import (
     SendMessage,
     StopTimer,
     Trigger,
+    Watch,
 )
 from swanroam.model.events import IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
@@ -28,6 +29,7 @@ from tests.support.values import (
     GATEWAY,
     INNER,
     KEY,
+    PRIVATE,
     SPI_DOWN,
     A,
     B,
@@ -80,6 +82,40 @@ def test_nothing_moves_where_the_present_source_is_best_or_there_is_no_other(add
 
 def test_a_better_source_is_taken_while_the_present_one_still_works() -> None:
     assert one(MoveStates, negotiated(Role.TERMINAL).roam(B, A)).new == THERE
+
+
+def test_what_comes_to_a_working_address_after_it_was_left_is_sent_on_for_a_while() -> None:
+    desk = negotiated(Role.TERMINAL)
+    effects = desk.roam(B, A)
+    watch, move = one(Watch, effects), one(MoveStates, effects)
+    assert watch.late == (A,)
+    assert effects.index(watch) < effects.index(move)
+    assert timers(effects, TimerKind.LEAVING) == [LATE_S]
+    assert one(Watch, desk.moved(move)).late == (A,)
+    assert one(Watch, desk.expired(TimerKind.LEAVING)).late == ()
+
+
+def test_an_address_that_is_gone_is_not_looked_at() -> None:
+    desk, effects = roamed()
+    assert one(Watch, effects).late == ()
+    assert desk.tunnel.leaving == ()
+
+
+def test_a_working_address_that_was_not_left_after_all_is_not_looked_at() -> None:
+    desk = negotiated(Role.TERMINAL)
+    move = one(MoveStates, desk.roam(B, A))
+    for reason in (Reason.VETOED, Reason.KERNEL_REFUSED):
+        assert one(Watch, desk.refused(move, reason)).late == ()
+        desk.later(1)
+        move = one(MoveStates, desk.roam(B, A))
+
+
+def test_in_udp_nothing_is_sent_on() -> None:
+    desk = negotiated(Role.TERMINAL)
+    desk.moved(one(MoveStates, desk.roam(PRIVATE)))
+    assert desk.tunnel.path.encap
+    assert one(MoveStates, desk.roam(B, PRIVATE))
+    assert desk.tunnel.leaving == ()
 
 
 def test_the_inner_address_is_no_outer_address() -> None:

@@ -26,13 +26,14 @@ from swanroam.app.control import ask
 from swanroam.app.daemon import FILTER_RETRY_S, Daemon, run
 from swanroam.app.status import Status, TunnelStatus
 from swanroam.errors import ControlError, KernelRefused, StoreError, SwanroamError, WireError
-from swanroam.kernel.queue import HeldEsp, TunnelMessage, Unreadable
+from swanroam.kernel.queue import HeldEsp, LateEsp, TunnelMessage, Unreadable
 from swanroam.model.messages import Feature, Hello, HelloAck, Message, PathChallenge, Update
 from swanroam.model.path import IPAddress
 from swanroam.wire.control import decode, encode
 from swanroam.wire.esp import EspState
 from swanroam.wire.espcrypt import Algorithm as EspAlgorithm
 from swanroam.wire.esppacket import EspPacket
+from swanroam.wire.inner import parse_ip
 from swanroam.wire.xfrm import SaState
 from swanroam.wire.xfrm.algorithms import Algorithm, Key
 from swanroam.wire.xfrm.replay import Replay
@@ -564,6 +565,28 @@ def test_a_terminal_follows_its_addresses_and_tells_the_gateway(stage: Stage) ->
         assert update.claimed.address == THERE
         await until(lambda: running.machine.done("inform") == ["inform"])
         assert running.machine.done("move", "send", "inform")[-3:] == ["move", "send", "inform"]
+
+    with stage.charon:
+        stage.serve(story, "terminal", machine=roaming(HERE))
+
+
+def test_esp_that_comes_late_to_a_working_address_goes_on_to_the_new_one(stage: Stage) -> None:
+    stage.at_terminal()
+
+    async def story(running: Running) -> None:
+        await agreed(running)
+        running.machine.routes.change(repository(THERE, HERE))
+        told = await running.tunnel(lambda tunnel: tunnel["moves"] == 1)
+        spi = int(told["children"][0]["spi_in"], 16)
+        watched = next(iter(running.machine.filter.watched.values()))
+        assert watched.late == (HERE,)
+        late = ip_packet(GATEWAY, HERE, 50, spi.to_bytes(4) + bytes(32))
+        running.machine.queue.put(LateEsp(1, spi, late), LateEsp(2, spi + 1, late))
+        await until(lambda: set(running.machine.queue.sent_on) == {1, 2})
+        changed = running.machine.queue.sent_on[1]
+        assert changed is not None
+        assert parse_ip(changed).destination == THERE
+        assert running.machine.queue.sent_on[2] is None
 
     with stage.charon:
         stage.serve(story, "terminal", machine=roaming(HERE))

@@ -129,7 +129,9 @@ def test_only_the_gateway_holds_esp_and_inner_addresses_are_on_the_right_side() 
     assert "queue flags bypass to 10\n" in gateway
     assert "ipsec in spi . ip saddr @bound goto spoken\n" in gateway
     assert "@roaming" not in terminal
-    assert "esp :" not in terminal
+    assert "esp : jump late" in terminal
+    assert "ip daddr . esp spi @late queue flags bypass to 13\n" in terminal
+    assert "@late" not in gateway
     assert "ipsec in spi . ip daddr @bound goto spoken\n" in terminal
     assert "udp sport 20 udp dport 20" in terminal
 
@@ -183,6 +185,15 @@ def watched(*sources: str, key: TunnelKey = KEY, spis: tuple[int, ...] = (1,), l
 
 def told(changes: list[ElementChange]) -> list[tuple[str, str, int | None]]:
     return [("+" if change.add else "-", change.element.set_name, change.timeout_ms) for change in changes]
+
+
+def test_only_a_terminal_looks_at_addresses_that_it_left() -> None:
+    left = replace(watched(spis=(1, 2)), late=(ip_address("192.0.2.1"), ip_address("2001:db8::1")))
+    terminal = told(WantedElements(holds=False, leaving_ms=500).watch(left))
+    assert [name for _sign, name, _timeout in terminal if name.startswith("late")] == ["late", "late", "late6", "late6"]
+    assert not [
+        change for change in told(WantedElements(holds=True, leaving_ms=500).watch(left)) if "late" in change[1]
+    ]
 
 
 def test_a_move_adds_the_new_source_and_lets_the_old_one_leave() -> None:

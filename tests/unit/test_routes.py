@@ -15,7 +15,15 @@ from swanroam.kernel import pyroute
 from swanroam.kernel.routes import RouteSource
 from swanroam.model.path import IPAddress, LocalAddress, Repository, Route
 from swanroam.wire.netlink import NLMSG_DONE, NLMSG_ERROR, attribute, pack_message, unpack_messages
-from swanroam.wire.rtnetlink import AddressFact, Hop, LinkFact, RouteFact, decode_change
+from swanroam.wire.rtnetlink import (
+    AddressFact,
+    Hop,
+    LinkFact,
+    RouteFact,
+    decode_change,
+    local_route,
+    own_local_route,
+)
 
 PORT = 4711
 NEWLINK, DELLINK, NEWADDR, DELADDR, NEWROUTE, DELROUTE = 16, 17, 20, 21, 24, 25
@@ -465,3 +473,37 @@ def test_pyroute2_gives_an_error_of_ours_or_a_fact_for_cut_messages(cut: int) ->
     except WireError:
         return
     assert change is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "usable", "temporary"),
+    [
+        ("2001:db8::1/64", 0x80, True, False),
+        ("2001:db8::1/64", 0x01, True, True),
+        ("2001:db8::1/64", 0x01 | 0x20, False, True),
+        ("2001:db8::1/64", 0x40, False, False),
+        ("2001:db8::1/64", 0x08, False, False),
+        ("fe80::1/64", 0x80, False, False),
+        ("10.0.1.2/24", 0x01, True, False),
+    ],
+    ids=["usual", "privacy", "privacy-deprecated", "tentative", "duplicate", "link-local", "second-of-ipv4"],
+)
+def test_which_addresses_are_usable_and_which_are_for_privacy(
+    text: str, flags: int, usable: bool, temporary: bool
+) -> None:
+    (parsed,) = unpack_messages(message(NEWADDR, address(text, flags=flags)))
+    change = decode_change(parsed)
+    assert change is not None
+    assert isinstance(change.fact, AddressFact)
+    assert (change.fact.usable, change.fact.temporary) == (usable, temporary)
+
+
+@pytest.mark.parametrize("text", ["10.9.0.1", "fd09::1"])
+def test_a_route_that_has_an_inner_address_delivered_is_known_again_as_ours(text: str) -> None:
+    inner = ip_address(text)
+    (ours,) = unpack_messages(message(NEWROUTE, local_route(inner)))
+    assert own_local_route(ours) == inner
+    payload = bytearray(local_route(inner))
+    payload[5] = 2  # RTPROT_KERNEL
+    (kernels,) = unpack_messages(message(NEWROUTE, bytes(payload)))
+    assert own_local_route(kernels) is None

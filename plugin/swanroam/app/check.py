@@ -303,7 +303,8 @@ def _charon(role: Role | None, probes: Probes) -> Iterator[Check]:
         level=Level.ADVICE,
         found=f"cannot be read: {where}" if setting is None else f"{'yes' if setting else 'no'} ({where})",
         remedy="swanroam has to be faster than charon's reauthentication, 100 ms after the address went; "
-        "set charon.plugins.kernel-netlink.roam_events = no in strongswan.conf and restart charon",
+        "set charon.plugins.kernel-netlink.roam_events = no in strongswan.conf and restart charon, unless your tunnels "
+        "have MOBIKE, which needs roam events",
     )
 
 

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Final, TypeVar
 
-from swanroam.model.path import IPNetwork
+from swanroam.model.path import IPAddress, IPNetwork
 
 __all__ = ["Problems", "Table", "describe", "suggestion"]
 
@@ -146,6 +146,19 @@ class Table:
                 found.append(ip_network(text))
             except ValueError:
                 self.complain(key, f'has {describe(text)}; accepted: a network, such as "192.0.2.0/24"')
+        return tuple(found)
+
+    def addresses(self, key: str, default: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+        """An array of IP addresses."""
+        texts = self.texts(key)
+        if key not in self._values:
+            return default
+        found: list[IPAddress] = []
+        for text in texts:
+            try:
+                found.append(ip_address(text))
+            except ValueError:
+                self.complain(key, f'has {describe(text)}; accepted: an address, such as "2001:db8::1"')
         return tuple(found)
 
     def table(self, key: str) -> "Table":

@@ -14,6 +14,7 @@ capability = "negotiate" | "configured" | "off"    "negotiate" by default
 path_validation = "after" | "off"                  "after" by default
 mobike = true | false                              what swanctl.conf says; told apart by itself but behind a NAT
 allow = ["192.0.2.0/24", ...]                      gateway: networks that the terminal may be in; any by default
+gateway_addresses = ["2001:db8::1", ...]           terminal: all that the gateway has, to go on at another one
 
 [hooks]
 disable = ["NAME", ...]                            implementations that are not loaded
@@ -163,7 +164,7 @@ def _config(top: Table) -> Config | None:
         top.complain("control_socket", "is the same as vici; accepted: a path of its own")
     state_dir = _path(top, "state_dir", "/var/lib/swanroam")
     port = top.integer("port", 4555, 1, 65535)
-    queue = top.integer("queue", 4555, 0, 65533)  # and the next two, for messages and IKE
+    queue = top.integer("queue", 4555, 0, 65532)  # and the next three: messages, IKE, late packets
     log_level = top.word("log_level", LogLevel, LogLevel.INFO)
     tunnels = _tunnels(top.table("tunnels"))
     if top.has("preference") and role is Role.GATEWAY:
@@ -217,12 +218,14 @@ def _tunnels(tunnels: Table) -> Mapping[str, TunnelSettings]:
         validation = table.word("path_validation", PathValidation, validation) or validation
         mobike = table.flag("mobike", common.mobike)
         allow = table.networks("allow", common.allow)
+        gateways = table.addresses("gateway_addresses", common.gateways)
         table.finish()
         found[name] = TunnelSettings(
             agreement=agreement or common.agreement,
             path_validation=validation is PathValidation.AFTER,
             mobike=mobike,
             allow=allow,
+            gateways=gateways,
         )
     return MappingProxyType(found)
 

@@ -25,6 +25,7 @@ from swanroam.app.carrying import Carrier
 from swanroam.app.config import Config
 from swanroam.app.control import ControlServer
 from swanroam.app.keeper import StoreKeeper, recall
+from swanroam.app.late import sent_on
 from swanroam.app.listing import Lister
 from swanroam.app.performer import Performer, World
 from swanroam.app.report import report
@@ -36,7 +37,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
-from swanroam.kernel.queue import CarriedIke, HeldEsp, Taken, TunnelMessage
+from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
 from swanroam.model.effects import Effect, Persist, Reestablish, Watch
 from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
 from swanroam.model.path import LocalAddress, Repository
@@ -206,6 +207,8 @@ class Daemon:
                     self._on_message(packet)
                 case CarriedIke():
                     self._queue.carry(packet.packet_id, self._carrier.carried(packet.packet))
+                case LateEsp():
+                    self._queue.send_on(packet.packet_id, sent_on(self._core.table, packet.spi, packet.packet))
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
 

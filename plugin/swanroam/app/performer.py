@@ -10,7 +10,7 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from swanroam.app.ports import Charon, Decisions, Filter, Hooks, Keeper, Kept, Kernel, Queue, Sender, Verifier
@@ -176,8 +176,9 @@ class Performer:
             case GiveVerdict(packet_id=packet_id, accept=accept):
                 self._packets.pop(packet_id, None)
                 self.world.queue.verdict(packet_id, accept=accept)
-            case VerifyPacket(packet_id=packet_id):
-                verified = self.world.verifier.verify(packet_id, self._packets[packet_id], self.world.clock())
+            case VerifyPacket(packet_id=packet_id, destination=place):
+                packet = replace(self._packets[packet_id], destination=place)
+                verified = self.world.verifier.verify(packet_id, packet, self.world.clock())
                 self._events.append(verified)
             case MoveStates() | KeepAddress():
                 self._events.append(self._move(effect))

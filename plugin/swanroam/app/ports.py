@@ -90,6 +90,9 @@ class Queue(Protocol):
     def carry(self, packet_id: int, changed: bytes | None) -> None:
         """Let an IKE message go on as `changed`, or as it is."""
 
+    def send_on(self, packet_id: int, changed: bytes | None) -> None:
+        """Let a late packet go on as `changed`, or as it is."""
+
 
 class Sender(Protocol):
     """Sends through tunnels. Methods raise KernelRefused."""

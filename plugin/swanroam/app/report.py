@@ -61,7 +61,7 @@ def _tunnel(tunnel: Tunnel, epoch_s: float) -> TunnelStatus:
         "local": {"address": str(tunnel.here), "port": path.local.port},
         "remote": {"address": str(path.remote.address), "port": path.remote.port},
         "encap": path.encap,
-        "mobike": sa.mobike,
+        "mobike": sa.mobike if tunnel.mobike is None else tunnel.mobike,
         "ike_version": sa.version,
         "nat": tunnel.nat.value,
         "capability": tunnel.capability.value,

@@ -1,8 +1,8 @@
 """Which outer addresses a tunnel may move to at all.
 
 Never: multicast, broadcast, unspecified, reserved, loopback and link-local addresses, the gateway's own address of
-this tunnel, inner addresses, and another IP version than that of the present path. (Of the gateway's other addresses,
-and of broadcast addresses that only a netmask tells, the packet filter knows; packets from these do not come so far.)
+this tunnel, and inner addresses. (Of the gateway's other addresses, and of broadcast addresses that only a netmask
+tells, the packet filter knows; packets from these do not come so far.) The IP version may be another than before.
 
 Beyond that `allow` decides, the networks in the configuration. Where there are none: any address outside of the inner
 network, which is what the tunnel's own selectors name on both sides. A selector does not stand for an inner network
@@ -23,7 +23,7 @@ WIDEST: Final = {4: 8, 6: 16}
 
 def may_be_outer(tunnel: Tunnel, source: IPAddress, allow: Collection[IPNetwork]) -> bool:
     """Whether this tunnel may move to this address; `allow` is empty for any."""
-    if source.version != tunnel.path.remote.address.version or not _unicast(source):
+    if not _unicast(source):
         return False
     if source == tunnel.path.local.address or source in tunnel.key.inner:
         return False

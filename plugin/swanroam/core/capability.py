@@ -44,18 +44,19 @@ HELLO_DELAYS_S: Final = {
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
-def unserved(sa: IkeSa, settings: Settings) -> str | None:
-    """Why swanroam leaves tunnels of this kind alone; None when it serves them."""
-    mobike = settings.mobike(sa)
-    if mobike:
-        return "charon moves it with MOBIKE"
+def unserved(sa: IkeSa, settings: Settings, mobike: bool | None = None) -> str | None:
+    """Why swanroam leaves tunnels of this kind alone; None when it serves them.
+
+    `mobike`: what is known already, where charon was told of a move since (migrate_job.c: the ports are 500 then).
+    """
+    mobike = settings.mobike(sa) if mobike is None else mobike
     if mobike is None:
         return "behind a NAT charon may move it with MOBIKE, and does not tell: say mobike = false where it does not"
     if any(child.encryption == "AES_CTR" for child in sa.children):
         # A clone of such a state has no generator of initialization vectors (xfrm_state.c, xfrm_state_clone: geniv).
         return "the kernel cannot move AES-CTR with a separate integrity algorithm"
-    if sa.remote.address.version != 4:
-        return "IPv6 outer addresses are not served yet"
+    if sa.remote.address.version == 6 and any(child.encap for child in sa.children) and not mobike:
+        return "it was set up in UDP over IPv6, where no address can be kept"
     return None
 
 
@@ -66,7 +67,8 @@ def alone(tunnel: Tunnel, settings: Settings) -> bool:
     tunnel is not charon's to move with MOBIKE: its kernel reports where authentic packets come from.
     """
     newest = tunnel.sas[0]
-    wanted = settings.of(newest.name).agreement is not Agreement.OFF and unserved(newest, settings) is None
+    served = unserved(newest, settings, tunnel.mobike) is None and not tunnel.mobike
+    wanted = settings.of(newest.name).agreement is not Agreement.OFF and served
     return tunnel.role is Role.TERMINAL and tunnel.native and wanted and (newest.nat_local or newest.nat_fake)
 
 
@@ -139,7 +141,8 @@ def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:
     No HELLO of the gateway reaches a terminal that has moved, so this has to do. The UPDATE itself is not acknowledged:
     the next one is, when the packet that carries it has moved the tunnel. None where the agreement is not wanted.
     """
-    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or unserved(tunnel.sas[0], settings):
+    served = unserved(tunnel.sas[0], settings, tunnel.mobike) is None
+    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or not served:
         return None
     return _changed(tunnel, Capability.NEGOTIATED, "UPDATE")
 
@@ -149,7 +152,8 @@ def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None
         return Refusal.VERSION
     if hello.critical & ~int(OWN_FEATURES):
         return Refusal.FEATURE
-    if settings.of(tunnel.key.name).agreement is Agreement.OFF or unserved(tunnel.sas[0], settings):
+    served = unserved(tunnel.sas[0], settings, tunnel.mobike) is None
+    if settings.of(tunnel.key.name).agreement is Agreement.OFF or not served:
         return Refusal.POLICY
     return None
 

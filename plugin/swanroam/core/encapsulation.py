@@ -30,19 +30,20 @@ def translated_surely(source: IPAddress, remote: IPAddress) -> bool:
     return source.version == 4 and _private(source) and not _private(remote)
 
 
-def way(tunnel: Tunnel, source: IPAddress) -> Path:
-    """The path that the terminal takes when its source is this one."""
-    remote = tunnel.path.remote.address
+def way(tunnel: Tunnel, source: IPAddress, remote: IPAddress | None = None) -> Path:
+    """The path that the terminal takes when its source is this one, to `remote`, or the gateway's present address."""
+    remote = remote or tunnel.path.remote.address
     if tunnel.native or translated_surely(source, remote) or source in tunnel.translated:
-        return in_udp(tunnel, source)
+        return in_udp(tunnel, source, remote)
     return plain(source, remote)
 
 
-def in_udp(tunnel: Tunnel, source: IPAddress) -> Path:
+def in_udp(tunnel: Tunnel, source: IPAddress, remote: IPAddress | None = None) -> Path:
     """The path in UDP; the gateway's port may be another where it is behind a NAT itself."""
-    remote = tunnel.path.remote
-    port = remote.port if tunnel.path.encap else NATT_PORT
-    return Path(Endpoint(source, NATT_PORT), Endpoint(remote.address, port), encap=True)
+    present = tunnel.path.remote
+    remote = remote or present.address
+    port = present.port if tunnel.path.encap and remote == present.address else NATT_PORT
+    return Path(Endpoint(source, NATT_PORT), Endpoint(remote, port), encap=True)
 
 
 def plain(local: IPAddress, remote: IPAddress) -> Path:

@@ -73,7 +73,7 @@ def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
     if not tunnel.capability.allows_moves:
         # It is held no more, but for one that was on its way when that changed; this is no work for the verifier.
         return _refuse(tunnel, event.packet_id, event.source, Reason.NO_CAPABILITY)
-    return tunnel, (VerifyPacket(packet_id=event.packet_id, destination=event.destination, spi=event.spi),)
+    return tunnel, (VerifyPacket(packet_id=event.packet_id, destination=tunnel.path.local.address, spi=event.spi),)
 
 
 def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified, allow: Collection[IPNetwork] = ()) -> Step:
@@ -83,7 +83,7 @@ def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified, allow: 
         return tunnel, (GiveVerdict(packet_id=held.packet_id),)
     if reason := judge(tunnel, held.spi, held.source, event, allow):
         return _refuse(tunnel, held.packet_id, held.source, reason)
-    own = tunnel.path.local.address
+    own = held.destination  # another one of ours, where the IP version changed
     new = encapsulation.plain(own, held.source)
     if held.port is not None:
         new = Path(Endpoint(own, NATT_PORT), Endpoint(held.source, held.port), encap=True)
@@ -219,7 +219,7 @@ def on_leaving_timer(tunnel: Tunnel) -> Step:
 def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
     """The path at this address that the tunnel has just left, if it has."""
     own = tunnel.path.local.address
-    for origin in tunnel.leaving:
+    for origin in tunnel.leaving if claimed.address.version == own.version else ():
         if origin == claimed.address and claimed.port != NATT_PORT:
             return encapsulation.plain(own, claimed.address)
         if origin == claimed:

@@ -82,12 +82,15 @@ def _of_interface(route: Route, usable: list[LocalAddress], remote: IPAddress) -
     """The addresses of a route's interface, and its preferred source wherever that is, the kernel's choice first.
 
     IPv4 (Linux devinet.c, inet_select_addr): the preferred source, else the first address whose subnet holds the
-    gateway, else the first. IPv6 (RFC 6724 section 5, rule 8): the address with the longest prefix in common.
+    gateway, else the first. IPv6 (RFC 6724 section 5, rules 7 and 8): temporary addresses, which exist where privacy is
+    wanted, then the address with the longest prefix in common. Deprecated ones (rule 3) are no candidates at all.
     """
     own = [address for address in usable if address.interface == route.interface]
     named = [address for address in usable if address.address == route.preferred_source]
     named = sorted(named, key=lambda address: (address.interface != route.interface, address.interface))[:1]
-    others = sorted(enumerate(own), key=lambda pair: (_distance(pair[1], route, remote), pair[0]))
+    others = sorted(
+        enumerate(own), key=lambda pair: (not pair[1].temporary, _distance(pair[1], route, remote), pair[0])
+    )
     order = named + [address for _, address in others if address.address != route.preferred_source]
     for position, address in enumerate(order):
         yield Candidate(

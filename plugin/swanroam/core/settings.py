@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swanroam.model.path import IPNetwork
+from swanroam.model.path import IPAddress, IPNetwork
 from swanroam.model.tunnel import IkeSa, Role
 
 __all__ = ["Agreement", "Settings", "TunnelSettings"]
@@ -32,6 +32,8 @@ class TunnelSettings:
     """Whether charon moves the tunnels of this connection with MOBIKE; None: as far as can be told."""
     allow: tuple[IPNetwork, ...] = ()
     """Gateway: where the terminal's outer address may be; empty for anywhere."""
+    gateways: tuple[IPAddress, ...] = ()
+    """Terminal: addresses of the gateway besides that to which a tunnel was set up, of either IP version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import capability, gateway, terminal, watching
+from swanroam.core import capability, gateway, mobike, terminal, watching
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
@@ -30,6 +30,7 @@ from swanroam.model.effects import (
     ReleaseInner,
     StartTimer,
     StopTimer,
+    Trigger,
     Unwatch,
 )
 from swanroam.model.events import (
@@ -130,7 +131,8 @@ class Core:
         old, self.settings = self.settings, replace(settings, learned=self.settings.learned)
         effects: list[Effect] = []
         for tunnel in self.table:
-            if old.of(tunnel.key.name).agreement is not settings.of(tunnel.key.name).agreement:
+            before, now = old.of(tunnel.key.name), settings.of(tunnel.key.name)
+            if (before.agreement, before.mobike) != (now.agreement, now.mobike):
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
         return tuple(map(self._following.held, effects))
 
@@ -193,10 +195,12 @@ class Core:
         # While one CHILD_SA takes over from another they may be at different places.
         kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
+        behind: tuple[Effect, ...]
         if known is None or not _same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
-                began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat)
+                moving = self.settings.mobike(sas[0])
+                began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat, mobike=moving)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
                 effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
@@ -204,7 +208,8 @@ class Core:
                     effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
                 if event.complete and not self._followed(began):
                     # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
-                    effects += self._following.begin(began, watching.inform(began, sas[0].path))
+                    behind = (mobike.look(key),) if began.mobike else watching.inform(began, sas[0].path)
+                    effects += self._following.begin(began, behind)
                 return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
@@ -217,8 +222,15 @@ class Core:
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
-        effects = [Persist(key)]
-        behind = watching.inform(tunnel, sas[0].path) if not self._followed(tunnel) else ()
+        by_charon: tuple[Effect, ...] = ()
+        if key not in self._flights:
+            tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
+            self._flights.note(by_charon)
+        effects = [Persist(key), *by_charon]
+        behind = ()
+        if not self._followed(tunnel):
+            late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
+            behind = late or watching.inform(tunnel, sas[0].path)
         if not behind and (astray := watching.astray(tunnel, dict(event.policy_places))):
             behind = watching.inform(tunnel, astray)
             again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
@@ -274,7 +286,7 @@ class Core:
         strays = [child for child in tunnel.children if at.get(child.spi_in, tunnel.path) != tunnel.path]
         if not strays:
             return replace(tunnel, also=()), ()
-        lost = [child for child in strays if tunnel.path.encap and not child.encap]
+        lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
         also = {at[child.spi_in].origin: None for child in strays if child not in lost}
         tunnel = replace(tunnel, also=tuple(also))
         if not lost or tunnel.key in self._flights or tunnel.key in self._following:
@@ -303,12 +315,14 @@ class Core:
             phase=Phase.STEADY,
             nat=nat,
             translated=translated,
+            mobike=self.settings.mobike(fresh.sas[0]),
         )
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
         agreed, detail = capability.initial(tunnel.sas[0], self.settings)
-        tunnel = replace(tunnel, capability=agreed)
+        moving = self.settings.mobike(tunnel.sas[0])
+        tunnel = replace(tunnel, capability=agreed, mobike=moving, charon=mobike.charons(tunnel.sas[0]))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         self.table.put(tunnel)
         effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]
@@ -382,6 +396,8 @@ class Core:
         tunnel = self.table.get(event.key)
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
+        if flight.trigger is Trigger.MOBIKE:
+            return self._apply(mobike.brought(tunnel, event))
         if self.settings.role is Role.TERMINAL:
             moved = self._apply(terminal.on_move_finished(tunnel, event, flight, self._port))
             return (*moved, *self._consider(event.key))
@@ -414,7 +430,7 @@ class Core:
         if key in self._flights or key in self._refused:
             return ()
         inner = {address for each in self.table for address in each.key.inner}
-        return self._apply(terminal.consider(tunnel, self.repository, inner))
+        return self._apply(terminal.consider(tunnel, self.repository, inner, self.settings.of(key.name).gateways))
 
     # messages and timers
 

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import encapsulation, natd, watching
+from swanroam.core import encapsulation, mobike, natd, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
-from swanroam.core.paths import best, candidates
+from swanroam.core.reach import choose
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     CapabilityChanged,
@@ -38,6 +38,7 @@ __all__ = [
     "DUMMY_DELAYS_S",
     "INFORM_S",
     "KEEPALIVE_S",
+    "LATE_S",
     "PLAIN_ATTEMPTS",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
@@ -67,37 +68,49 @@ INFORM_S: Final = 0.05
 for a moment (child_sa.c, update: a policy that drops), and the update had better be on its way by then. Not later: with
 roam events it builds a tunnel anew 100 ms after its path went (ike_sa.c, roam)."""
 
+LATE_S: Final = 2.0
+"""How long a working address that was left is looked at: a gateway that misses three UPDATEs sends there so long."""
 KEEPALIVE_S: Final = 20.0
 """As charon's default: many NATs forget after 30 s."""
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
-def consider(tunnel: Tunnel, repository: Repository, inner: Collection[IPAddress]) -> Step:
-    """Move the tunnel if another source than the present one is best for it. `inner` are no outer addresses."""
+def consider(
+    tunnel: Tunnel,
+    repository: Repository,
+    inner: Collection[IPAddress],
+    gateways: Collection[IPAddress] = (),
+) -> Step:
+    """Move the tunnel if another source than the present one is best for it, or none is left: core/reach.py."""
     if not (tunnel.capability.allows_moves or tunnel.alone) or not tunnel.children:
         return tunnel, ()
-    ways = candidates(repository, tunnel.path.remote.address, inner)
-    way = best(ways, tunnel.here)
+    way = choose(tunnel, repository, inner, gateways)
     if way is None:
-        return tunnel, ()
-    if way.address == tunnel.here:
         # charon, which knows of no NAT here, took the encapsulation away: while no daemon ran, or by itself.
-        lost = tunnel.here in tunnel.translated and not tunnel.path.encap and not tunnel.native
-        if lost and tunnel.phase is Phase.STEADY and tunnel.capability.allows_moves:
+        lost = tunnel.here in tunnel.translated and not tunnel.path.encap and not tunnel.native and not tunnel.mobike
+        works = any(each.usable and each.address == tunnel.here for each in repository.addresses)
+        if lost and works and tunnel.phase is Phase.STEADY and tunnel.capability.allows_moves:
             return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, tunnel.here), Trigger.NAT),)
         return tunnel, ()
-    if tunnel.native:
+    source, remote = way
+    if tunnel.native and not tunnel.mobike:
         kept = tunnel.path.local
-        old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, way.address))
+        old, new = (replace(tunnel.path, local=Endpoint(address, kept.port)) for address in (tunnel.here, source))
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
-    return tunnel, (watching.move(tunnel, encapsulation.way(tunnel, way.address), Trigger.ADDRESS),)
+    move = watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS)
+    if tunnel.path.encap or not any(each.usable and each.address == tunnel.here for each in repository.addresses):
+        return tunnel, (move,)
+    # What the gateway sends until it has followed comes to the old address, where the kernel will have no state.
+    tunnel = replace(tunnel, leaving=(tunnel.here,))
+    leaving = StartTimer(timer=TimerId(tunnel.key, TimerKind.LEAVING), delay_s=LATE_S)
+    return tunnel, (watching.watch(tunnel), leaving, move)
 
 
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     if flight.trigger is Trigger.NAT:
-        tunnel, told = _tell(replace(tunnel, path=event.new, untold=True), port)
+        tunnel, told = _tell(replace(tunnel, path=event.new, untold=not tunnel.mobike), port)
         if event.new.encap or tunnel.capability is not Capability.NEGOTIATED:
             return tunnel, (*told, watching.watch(tunnel))
         return tunnel, (
@@ -109,7 +122,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
     if flight.kept is None:
-        tunnel = replace(tunnel, untold=True, actual=None)
+        tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None)
     else:
         here = event.new.local.address
         tunnel = replace(tunnel, path=path, actual=None if here == flight.kept else here)
@@ -121,6 +134,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         watching.watch(tunnel),
         *((DropAddress(tunnel.key),) if left else ()),
         *((informing, settling) if flight.kept is None else ()),
+        *mobike.hold(tunnel),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
         Persist(tunnel.key),
@@ -147,9 +161,13 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: in
     if flight.trigger is Trigger.NAT:
         tunnel, again = _tell(tunnel, port)
         return tunnel, (told, *again)
+    effects: tuple[Effect, ...] = (told,)
+    if tunnel.leaving:
+        tunnel = replace(tunnel, leaving=())
+        effects = (told, watching.watch(tunnel))
     if event.reason is Reason.VETOED:
-        return tunnel, (told,)
-    return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
+        return tunnel, effects
+    return tunnel, (*effects, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
 
 
 def on_update_timer(tunnel: Tunnel, port: int) -> Step:
@@ -163,6 +181,8 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         source = tunnel.path.local.address
         if tunnel.attempt < PLAIN_ATTEMPTS:
             return _tell(tunnel, port)
+        if tunnel.mobike:
+            return _tell(tunnel, port)  # charon finds NATs by itself
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
             return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
@@ -174,6 +194,8 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         return _tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()
+    if tunnel.mobike:
+        return advance(tunnel.validated(value=False), Signal.ASSUMED), (Persist(tunnel.key),)
     return advance(tunnel.validated(value=False), Signal.GAVE_UP), (reestablish(tunnel), Persist(tunnel.key))
 
 
@@ -198,7 +220,7 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
         nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
     own = {here.address} if nat.found else set()
     tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
-    if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves:
+    if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves and not tunnel.mobike:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
         return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)
     tunnel, informed = inform(advance(tunnel.validated(value=True), Signal.ACKNOWLEDGED))

@@ -67,6 +67,9 @@ CARRYING: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DE
 LINGERING: Final = frozenset({"REKEYED", "DELETING", "DELETED"})
 """Of these, those of a CHILD_SA that is on its way out."""
 
+PASSED_MOST: Final = 8
+"""Moves after which charon is not believed to be on its way any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastMove:
@@ -111,7 +114,8 @@ class Tunnel:
     damping: Damping = field(default_factory=Damping)
     """Gateway: how much it moved of late."""
     leaving: tuple[Origin, ...] = ()
-    """Gateway: the previous source, from which late packets may come."""
+    """Gateway: the previous source, from which late packets may come. Terminal: the previous address that still works,
+    to which they may come."""
     untold: bool = False
     """Terminal: charon does not know of the last move yet."""
     bare_since_s: float | None = None
@@ -124,6 +128,14 @@ class Tunnel:
     """Terminal: where it really is, where charon and the kernel go on with the address that it had."""
     alone: bool = False
     """Terminal: the gateway follows by itself, so moves need no agreement."""
+    mobike: bool | None = None
+    """Whether charon moves it, too, and has the last word (core/mobike.py); None where that cannot be told."""
+    charon: Path | None = None
+    """Where charon had the states of a tunnel with MOBIKE when last it was asked."""
+    passed: tuple[Path, ...] = ()
+    """Where swanroam had the tunnel since charon was where it is: charon may still be on its way there."""
+    apart_since_s: float | None = None
+    """Since when charon has a tunnel elsewhere that swanroam may not move."""
     also: tuple[Origin, ...] = ()
     """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
     moves: int = 0
@@ -153,7 +165,7 @@ class Tunnel:
     @property
     def carries_ike(self) -> bool:
         """Whether IKE goes with ESP in UDP, through a NAT that charon does not know of."""
-        return self.path.encap and not self.native and self.capability.allows_moves
+        return self.path.encap and not self.native and self.capability.allows_moves and not self.mobike
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -182,7 +194,8 @@ class Tunnel:
     def moved(self, at_s: float, new: Path, trigger: Trigger, duration_s: float) -> "Tunnel":
         """The tunnel on its new path; whether the other end agrees is not known yet."""
         last = LastMove(at_s=at_s, old=self.path, new=new, trigger=trigger, duration_s=duration_s, validated=None)
-        return replace(self, path=new, moves=self.moves + 1, last_move=last, attempt=0)
+        passed = () if trigger is Trigger.REVERT else (*self.passed[1 - PASSED_MOST :], self.path)
+        return replace(self, path=new, moves=self.moves + 1, last_move=last, attempt=0, passed=passed)
 
     def validated(self, value: bool) -> "Tunnel":
         """The tunnel, with the word of the other end on its last move."""

@@ -1,14 +1,14 @@
 """What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
-from swanroam.model.path import IPAddress, Path
+from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["astray", "inform", "move", "watch"]
+__all__ = ["astray", "inform", "move", "told", "watch"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -22,23 +22,35 @@ def watch(tunnel: Tunnel) -> Watch:
         spis=tunnel.spis,
         sources=sources,
         leaving=leaving,
+        late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),
         unproven=unproven,
         ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
         carrying=tunnel.path if tunnel.carries_ike else None,
     )
 
 
+def _addresses(origins: Iterable[Origin]) -> Iterator[IPAddress]:
+    for origin in origins:
+        if not isinstance(origin, Endpoint):
+            yield origin
+
+
 def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     """Have charon, which has the tunnel at `old`, follow to the present path.
 
     Of a tunnel that it set up in UDP it would lose the ports (XFRMA_KMADDRESS has none); a gateway's follows by itself
-    when it hears of the new path from the kernel.
+    when it hears of the new path from the kernel. A tunnel with MOBIKE it moves by itself (core/mobike.py).
     """
+    return () if tunnel.mobike else told(tunnel, old)
+
+
+def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
+    """As `inform`, MOBIKE or not."""
     if not tunnel.native:
         terminal = tunnel.role is Role.TERMINAL
         silent = tunnel.path.encap and terminal
-        told = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
-        return (HoldInner(tunnel.key.inner), told) if terminal else (told,)
+        informed = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
+        return (HoldInner(tunnel.key.inner), informed) if terminal else (informed,)
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()
@@ -50,7 +62,7 @@ def astray(tunnel: Tunnel, places: Mapping[int, tuple[IPAddress, IPAddress]]) ->
     While a CHILD_SA is rekeyed there are two with one reqid, of which charon has one follow a move (migrate_job.c).
     When the other takes over it puts the policies where the tunnel was before.
     """
-    if tunnel.native or not tunnel.capability.allows_moves:
+    if tunnel.native or tunnel.mobike or not tunnel.capability.allows_moves:
         return None
     found = (places.get(child.reqid, tunnel.path.addresses) for child in tunnel.children)
     elsewhere = next((ends for ends in found if ends != tunnel.path.addresses), None)

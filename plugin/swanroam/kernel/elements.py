@@ -19,7 +19,7 @@ UNPROVEN_MS: Final = 10_000
 """A daemon that was killed must not leave a tunnel limited: longer than any validation takes, and no longer."""
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
 NAMES: Final = (
-    *("away", "home", "leaving", "known", "waiting", "unproven", "bound"),
+    *("away", "home", "leaving", "known", "waiting", "unproven", "late", "bound"),
     *("carried", "arriving", "departing", "roaming"),
 )
 ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
@@ -69,6 +69,8 @@ class WantedElements:
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)
+            for address in watch.late if not self._holds else ():
+                yield _element("late", address, address, spi)
             # Without a source that is known every packet would be held, of a tunnel that may not move.
             if not self._holds or not (watch.sources or watch.waiting):
                 continue

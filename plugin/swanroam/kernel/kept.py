@@ -73,7 +73,10 @@ class KeptAddresses:
         """Remove what a daemon that was killed left behind."""
         for address in self._left():
             self._remove(address)
-        routes = self._socket.request("routes", RTM_GETROUTE, local_routes_request(), Flag.DUMP)
+        dumps = [
+            self._socket.request("routes", RTM_GETROUTE, local_routes_request(version), Flag.DUMP) for version in (4, 6)
+        ]
+        routes = (message for dump in dumps for message in dump)
         self._held = {held for message in routes if (held := own_local_route(message)) is not None}
         self.release(self._held)
 
@@ -118,11 +121,11 @@ class KeptAddresses:
     def hold(self, inner: Iterable[IPAddress]) -> None:
         """Have packets for these inner addresses delivered even while charon moves them to another interface."""
         for address in inner:
-            if address.version == 4:
-                with contextlib.suppress(FileExistsError):
-                    # Behind the kernel's own route of the same kind, which goes with the address.
-                    self._request(f"hold {address}", RTM_NEWROUTE, local_route(address), Flag.CREATE | Flag.APPEND)
-                self._held.add(address)
+            with contextlib.suppress(FileExistsError):
+                # Behind the kernel's own route of the same kind, which goes with the address.
+                how = Flag.CREATE | (Flag.APPEND if address.version == 4 else Flag.EXCL)
+                self._request(f"hold {address}", RTM_NEWROUTE, local_route(address), how)
+            self._held.add(address)
 
     def release(self, inner: Iterable[IPAddress]) -> None:
         """Let go of inner addresses; those that are not held are no error."""

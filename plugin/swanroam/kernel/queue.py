@@ -15,9 +15,9 @@ from swanroam.wire.ike import IkePacket, parse_ike
 from swanroam.wire.inner import parse_udp
 from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
 from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet
-from swanroam.wire.ruleset import ike_queue, messages_queue
+from swanroam.wire.ruleset import ike_queue, late_queue, messages_queue
 
-__all__ = ["CarriedIke", "HeldEsp", "PacketQueue", "QueueCounters", "Taken", "TunnelMessage", "Unreadable"]
+__all__ = ["CarriedIke", "HeldEsp", "LateEsp", "PacketQueue", "QueueCounters", "Taken", "TunnelMessage", "Unreadable"]
 
 MAX_HELD: Final = 1024
 DATAGRAMS_AT_ONCE: Final = 64
@@ -50,13 +50,23 @@ class CarriedIke:
 
 
 @dataclass(frozen=True, slots=True)
+class LateEsp:
+    """ESP that came to an address which its tunnel has left; it waits for `PacketQueue.send_on`."""
+
+    packet_id: int
+    spi: int
+    packet: bytes
+    """From its IP header on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A packet that was not what its queue is for: ESP was let go on to the kernel, a message was dropped."""
 
     problem: WireError
 
 
-Taken = HeldEsp | TunnelMessage | CarriedIke | Unreadable
+Taken = HeldEsp | TunnelMessage | CarriedIke | LateEsp | Unreadable
 
 
 @dataclass(slots=True)
@@ -71,7 +81,7 @@ class QueueCounters:
 
 
 class PacketQueue:
-    """The three queues of the packet filter, on one non-blocking socket.
+    """The four queues of the packet filter, on one non-blocking socket.
 
     ESP that does not fit into its queue goes on to the kernel, which judges it as any other. On close all packets that
     are still held are let go. Raises KernelRefused: EPERM when another process has a queue.
@@ -79,6 +89,7 @@ class PacketQueue:
 
     def __init__(self, *, queue: int = 4555, max_held: int = MAX_HELD) -> None:
         self._held_queue, self._message_queue, self._ike_queue = queue, messages_queue(queue), ike_queue(queue)
+        self._late_queue = late_queue(queue)
         self._held: set[int] = set()
         self._early: deque[NetlinkMessage] = deque()
         self.counters = QueueCounters()
@@ -136,22 +147,27 @@ class PacketQueue:
         """Let an IKE message go on as `changed`; as it is, where that is None."""
         self._socket.send("verdict", pack_verdict(self._ike_queue, packet_id, accept=True, changed=changed))
 
+    def send_on(self, packet_id: int, changed: bytes | None) -> None:
+        """Let a late packet go on as `changed`; as it is, where that is None."""
+        self._socket.send("verdict", pack_verdict(self._late_queue, packet_id, accept=True, changed=changed))
+
     def _bind(self, max_held: int) -> None:
         # Both in one datagram: packets may come between the acknowledgements, and must not be lost.
         self._socket.send(
             "bind queues",
             pack_bind(self._held_queue, 1, max_held=max_held, fail_open=True)
             + pack_bind(self._message_queue, 2, max_held=max_held, fail_open=False)
-            + pack_bind(self._ike_queue, 3, max_held=max_held, fail_open=True),
+            + pack_bind(self._ike_queue, 3, max_held=max_held, fail_open=True)
+            + pack_bind(self._late_queue, 4, max_held=max_held, fail_open=True),
         )
         acknowledged = 0
-        while acknowledged < 3:
+        while acknowledged < 4:
             for message in self._socket.receive("bind queues"):
                 if message.type != NLMSG_ERROR:
                     self._early.append(message)
                     continue
                 if message.error:
-                    queues = self._held_queue, self._message_queue, self._ike_queue
+                    queues = self._held_queue, self._message_queue, self._ike_queue, self._late_queue
                     raise KernelRefused(f"bind queue {queues[message.sequence - 1]}", message.error)
                 acknowledged += 1
 
@@ -179,6 +195,8 @@ class PacketQueue:
                 return held
             if queued.queue == self._ike_queue:
                 return CarriedIke(queued.packet_id, parse_ike(queued.payload, marked=queued.hook == PREROUTING))
+            if queued.queue == self._late_queue:
+                return LateEsp(queued.packet_id, parse_esp(queued.payload).spi, queued.payload)
             verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=False))
             udp = parse_udp(queued.payload)
             return TunnelMessage(udp.source, udp.destination, udp.payload)

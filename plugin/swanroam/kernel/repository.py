@@ -86,6 +86,7 @@ class Tables:
                 prefix_length=fact.prefix_length,
                 interface=links[fact.index].name,
                 usable=fact.usable and links[fact.index].working,
+                temporary=fact.temporary,
             )
             for fact in self._addresses.values()
             if fact.index in links

@@ -51,6 +51,8 @@ class Trigger(StrEnum):
     """Nobody answered without UDP encapsulation (RFC 3948): the tunnel goes in UDP."""
     REVERT = "revert"
     """The new path was not validated in time."""
+    MOBIKE = "mobike"
+    """charon moved the tunnel by itself (RFC 4555), and swanroam had not: it only tells of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Watch:
     """Where that is. There may be messages of IKE_SAs that are not listed yet, or not any more."""
     waiting: tuple[Origin, ...] = ()
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
+    late: tuple[IPAddress, ...] = ()
+    """Terminal: own addresses that the tunnel has left and that still work: ESP that comes to them is sent on to it."""
     unproven: tuple[int, ...] = ()
     """Outbound SPIs of a tunnel whose `sources` have not answered a challenge yet: what is sent there is limited."""
 
@@ -89,6 +93,7 @@ class VerifyPacket:
 
     packet_id: int
     destination: IPAddress
+    """Where the state is, whatever address of this machine the packet came to."""
     spi: int
 
 

@@ -77,6 +77,8 @@ class LocalAddress:
     """The interface is up with carrier, and the address is neither tentative, deprecated, duplicate nor link-local."""
     preference: int = 0
     """What configuration and hooks add to this source; higher is better."""
+    temporary: bool = False
+    """A privacy address of IPv6 (RFC 8981), which the kernel makes only where it is to be preferred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

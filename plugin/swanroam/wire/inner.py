@@ -25,6 +25,7 @@ __all__ = [
     "pack_udp",
     "parse_ip",
     "parse_udp",
+    "readdressed",
 ]
 
 PROTOCOL_ICMP: Final = 1
@@ -147,6 +148,21 @@ def pack_udp(source: Endpoint, destination: Endpoint, payload: bytes) -> bytes:
     addresses = source.address.packed + destination.address.packed
     head = struct.pack("!BBHHHBBH", 0x45, 0, IP4_HEADER_BYTES + len(udp), 0, 0, TTL, PROTOCOL_UDP, 0) + addresses
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
+
+
+def readdressed(data: bytes, destination: IPAddress) -> bytes:
+    """An IP packet with another destination of the same IP version; what it carries must have no checksum over that.
+
+    Raises WireError as `parse_ip`, and where the version differs.
+    """
+    header = parse_ip(data)
+    if header.destination.version != destination.version:
+        raise WireError("IP header", 0, f"a destination of version {destination.version} for {header.destination}")
+    if destination.version == 6:
+        return data[:24] + destination.packed + data[40:]
+    length = (data[0] & 0xF) * 4
+    head = data[:10] + bytes(2) + data[12:16] + destination.packed + data[20:length]
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data[length:]
 
 
 def dummy(version: int) -> bytes:

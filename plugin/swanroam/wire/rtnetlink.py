@@ -68,6 +68,9 @@ RTPROT_SWANROAM: Final = 115
 LOOPBACK: Final = 1
 """The kernel gives the loopback interface of every network namespace this index."""
 
+BEHIND: Final = 4096
+"""Metric of an IPv6 route of ours in the local table; the kernel's own have 0."""
+
 TABLES: Final = (254, 253)
 """RT_TABLE_MAIN and RT_TABLE_DEFAULT; strongSwan puts its routes into a table of its own (220)."""
 
@@ -90,6 +93,7 @@ IFA_LABEL: Final = 3
 RT_SCOPE_HOST: Final = 254
 IFA_CACHEINFO: Final = 6
 IFA_FLAGS: Final = 8
+IFA_F_TEMPORARY: Final = 0x01
 UNUSABLE: Final = 0x08 | 0x20 | 0x40
 """IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
 RT_SCOPE_LINK: Final = 253
@@ -129,6 +133,8 @@ class AddressFact:
     prefix_length: int
     usable: bool
     """Neither tentative, duplicate, deprecated nor of a scope too small; says nothing of the link."""
+    temporary: bool = False
+    """A privacy address (RFC 8981)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,9 @@ def address_fact(
 ) -> AddressFact:
     """The fact about an address with these IFA_F flags, RT_SCOPE scope and preferred lifetime."""
     usable = not flags & UNUSABLE and preferred_s > 0 and scope < RT_SCOPE_LINK and not _special(address)
-    return AddressFact(index=index, address=address, prefix_length=prefix_length, usable=usable)
+    # The flag has another meaning for IPv4: IFA_F_SECONDARY.
+    temporary = address.version == 6 and bool(flags & IFA_F_TEMPORARY)
+    return AddressFact(index=index, address=address, prefix_length=prefix_length, usable=usable, temporary=temporary)
 
 
 @lru_cache(REMEMBERED)
@@ -328,14 +336,21 @@ def loopback_address(address: IPAddress, label: str) -> bytes:
 
 
 def local_route(address: IPAddress) -> bytes:
-    """The payload of a request about the route that has packets for an IPv4 address delivered here, as ours."""
-    head = RTMSG.pack(AF_INET, 32, 0, 0, RT_TABLE_LOCAL, RTPROT_SWANROAM, RT_SCOPE_HOST, RTN_LOCAL, 0)
-    return head + attribute(RTA_DST, address.packed) + attribute(RTA_OIF, struct.pack("=I", LOOPBACK))
+    """The payload of a request about the route that has packets for an address delivered here, as ours.
+
+    It is behind the kernel's own route of the same kind, which goes with the address: of IPv4 routes with one metric
+    the first counts, of those of IPv6 the metric has to tell them apart.
+    """
+    family = AF_INET if address.version == 4 else AF_INET6
+    length = address.max_prefixlen
+    head = RTMSG.pack(family, length, 0, 0, RT_TABLE_LOCAL, RTPROT_SWANROAM, RT_SCOPE_HOST, RTN_LOCAL, 0)
+    metric = attribute(RTA_PRIORITY, U32.pack(BEHIND)) if address.version == 6 else b""
+    return head + attribute(RTA_DST, address.packed) + attribute(RTA_OIF, U32.pack(LOOPBACK)) + metric
 
 
-def local_routes_request() -> bytes:
-    """The payload of RTM_GETROUTE that asks for the local table of IPv4."""
-    return route_request(AF_INET, RT_TABLE_LOCAL)
+def local_routes_request(version: int) -> bytes:
+    """The payload of RTM_GETROUTE that asks for the local table of IP version 4 or 6."""
+    return route_request(AF_INET if version == 4 else AF_INET6, RT_TABLE_LOCAL)
 
 
 def own_local_route(message: NetlinkMessage) -> IPAddress | None:
@@ -344,9 +359,9 @@ def own_local_route(message: NetlinkMessage) -> IPAddress | None:
         return None
     family, _length, _source, _tos, table, protocol, *_ = RTMSG.unpack_from(message.payload)
     target = dict(unpack_attributes(message.payload, RTMSG.size)).get(RTA_DST, b"")
-    if (family, table, protocol, len(target)) != (AF_INET, RT_TABLE_LOCAL, RTPROT_SWANROAM, 4):
+    if (table, protocol) != (RT_TABLE_LOCAL, RTPROT_SWANROAM):
         return None
-    return IPv4Address(target)
+    return _ip(family, target, "RTA_DST") if (family, len(target)) in ((AF_INET, 4), (AF_INET6, 16)) else None
 
 
 def label_of(message: NetlinkMessage, label: str) -> IPAddress | None:

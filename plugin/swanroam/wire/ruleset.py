@@ -9,6 +9,7 @@
     asked     SPI                      of each SPI; what is beyond the limits goes on as if there were no daemon
     unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
+    late      own address . SPI        ESP to an address that the tunnel has left, which the daemon sends on to it
     bound     SPI . inner address      in-tunnel messages that the daemon may read, and
     speakers  SPI                      how many of them came by each SPI; what is beyond the limit is dropped
     carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of,
@@ -43,6 +44,7 @@ __all__ = [
     "UNPROVEN",
     "counters_of",
     "ike_queue",
+    "late_queue",
     "messages_queue",
     "ruleset",
 ]
@@ -101,6 +103,7 @@ HELD: Final = """{sets}
   counter {impossible} {{ }}
   counter {unproven} {{ }}
   chain limited {{
+    fib daddr type != local accept
     fib saddr type {{ local, broadcast, multicast }} counter name {impossible} accept
     update @askers {{ ip saddr {per_source} }} counter name {floods} accept
     update @askers6 {{ ip6 saddr and ffff:ffff:ffff:ffff:: {per_source} }} counter name {floods} accept
@@ -128,6 +131,16 @@ CHAIN: Final = """
     jump limited
     update @asked{form} {{ {spi} {per_spi} }} counter name {floods} accept
     queue flags bypass to {queue}
+  }}"""
+
+# The kernel looks a state up by destination and SPI, and it has left this destination. With `bypass`: without a daemon
+# the packet is lost, as it would be without the rule.
+LATE: Final = """
+  set late {{ typeof ip daddr . esp spi; }}
+  set late6 {{ typeof ip6 daddr . esp spi; }}
+  chain late {{
+    ip daddr . esp spi @late queue flags bypass to {late}
+    ip6 daddr . esp spi @late6 queue flags bypass to {late}
   }}"""
 
 # Verifying costs the daemon some tenths of a millisecond. A terminal that moves in the middle of a fast upload has all
@@ -223,6 +236,11 @@ def ike_queue(queue: int) -> int:
     return queue + 2
 
 
+def late_queue(queue: int) -> int:
+    """The queue for ESP that comes to an address which its tunnel has left."""
+    return queue + 3
+
+
 def messages_queue(queue: int) -> int:
     """The queue for in-tunnel messages: next to that for held ESP, so that a flood of one leaves the other alone."""
     return queue + 1
@@ -236,9 +254,9 @@ def counters_of(role: Role) -> tuple[str, ...]:
 def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
     """The rules of one role, replacing a table of that name in the same transaction.
 
-    Only the gateway holds ESP: a terminal's peer does not roam. What this machine sends must leave through a tunnel,
-    because no policy may be there at the moment; xfrm and vti interfaces encrypt later and never pass clear text. It is
-    not tracked, so that no source translation takes it out of its policy.
+    Only the gateway holds ESP to verify it: a terminal's peer does not roam. What this machine sends must leave through
+    a tunnel, because no policy may be there at the moment; xfrm and vti interfaces encrypt later and never pass clear
+    text. It is not tracked, so that no source translation takes it out of its policy.
     """
     gateway = role is Role.GATEWAY
     return RULES.format(
@@ -249,8 +267,8 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         natt=NATT_PORT,
         # The terminal's inner address: it sends from it to the gateway, and receives on it from the gateway.
         inner="saddr" if gateway else "daddr",
-        held=_held(queue) if gateway else KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT),
-        jump_held="esp : jump held, " if gateway else "",
+        held=_held(queue) if gateway else _kept(queue),
+        jump_held="esp : jump held, " if gateway else "esp : jump late, ",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
         strangers=STRANGERS,
@@ -269,6 +287,10 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
 PLAIN: Final = "esp spi"
 IN_UDP: Final = "@th,64,32"
 """The SPI behind a UDP header."""
+
+
+def _kept(queue: int) -> str:
+    return KEPT.format(priority=PRIORITY, natt=NATT_PORT, ike_port=IKE_PORT) + LATE.format(late=late_queue(queue))
 
 
 def _held(queue: int) -> str:

@@ -8,6 +8,7 @@ import time
 PACKET = struct.Struct("!QQ")
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 IP_FREEBIND = 15  # linux/in.h
+IPV6_FREEBIND = 78  # linux/in6.h
 
 
 def family_of(address):
@@ -36,7 +37,10 @@ class Sender:
         self._loop = loop
         self._socket = socket.socket(family_of(destination), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         # The inner address may be gone for a moment when the stream starts, or while charon follows a move.
-        self._socket.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+        if ":" in source:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        else:
+            self._socket.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
         self._socket.bind((source, 0))
         self._to = (destination, port)
         self._interval_ns = int(interval_ms * 1_000_000)

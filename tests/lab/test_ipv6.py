@@ -1,0 +1,147 @@
+"""IPv6 outside and inside of the tunnel, both versions inside, and a change from one to the other outside."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.agreement import Wanted, agrees
+from tests.lab.charon import CONNECTION, TunnelOptions
+from tests.lab.conditions import eventually
+from tests.lab.figures import measured, medians, move_once
+from tests.lab.stories import (
+    answers_dead_peer_detection,
+    reached_without_data,
+    rekeys_the_child,
+    rekeys_the_ike_sa,
+    settled,
+    survives_a_move,
+)
+from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6, Topology
+from tests.lab.world import World
+
+MOVES = 3
+OVER6 = TunnelOptions(gateway=GATEWAY_WAN6, inner=(4, 6))
+BOTH = {CONNECTION: {"gateway_addresses": [GATEWAY_WAN, GATEWAY_WAN6]}}
+
+
+@pytest.fixture(scope="module")
+def over6(make_world: Callable[..., World]) -> World:
+    world = make_world(Topology(outer=(6, 6)), OVER6)
+    world.connect()
+    world.roam()
+    return world
+
+
+@pytest.fixture(scope="module")
+def mixed(make_world: Callable[..., World]) -> World:
+    """IPv4 on wlan0, IPv6 on lte0, both versions inside, and a terminal that knows both addresses of the gateway."""
+    world = make_world(Topology(outer=(4, 6)), TunnelOptions(inner=(4, 6)))
+    world.connect()
+    world.roam(tunnels=BOTH)
+    return world
+
+
+def carries_both(world: World) -> None:
+    """Move once under streams of both IP versions, up and down, which all go on with the same keys."""
+    terminal = world.terminal
+    before = terminal.sa.identity
+    four, six = terminal.sa.inner
+    streams = [each(inner=inner).start() for inner in (four, six) for each in (world.uplink, world.downlink)]
+    try:
+        for stream in streams:
+            stream.flows()
+        move = terminal.move()
+        for stream in streams:
+            stream.flows(move.usable_ns)
+        settled(world, move)
+        for stream in streams:
+            stream.flows()
+    finally:
+        for stream in streams:
+            stream.stop()
+    assert terminal.sa.identity == before
+
+
+def figures_of(world: World, name: str) -> None:
+    moves = []
+    for _ in range(MOVES):
+        moves.append(move_once(world, world.terminal, world.capture))
+        agrees(world, world.terminal)
+    measured.append(medians(name, moves))
+    assert all(move.same_keys and not move.ike_packets for move in moves)
+
+
+class TestOverIPv6:
+    """Every link has IPv6 only, outside of the tunnel."""
+
+    @pytest.fixture
+    def world(self, over6: World) -> World:
+        return over6
+
+    def test_a_tunnel_with_both_versions_inside_moves(self, world: World) -> None:
+        carries_both(world)
+        figures_of(world, "IPv6 outside, swanroam")
+
+    def test_after_a_move_the_tunnel_is_rekeyed_and_the_next_move_works(self, world: World) -> None:
+        rekeys_the_child(world, world.terminal)
+        rekeys_the_ike_sa(world, world.gateway)
+        survives_a_move(world)
+
+    def test_an_idle_tunnel_with_ipv6_only_inside_is_reached_after_a_move(self, world: World) -> None:
+        world.reconnect(replace(OVER6, inner=(6,), dpd_delay_s=2))
+        assert ":" in world.terminal.inner
+        move = world.terminal.move()
+        agrees(world, world.terminal)
+        answers_dead_peer_detection(world, time.monotonic_ns())
+        with world.downlink(count=3) as down:
+            down.flows(move.usable_ns, packets=3)
+
+    def test_an_icmpv6_dummy_is_enough(self, world: World) -> None:
+        world.reconnect(replace(OVER6, inner=(6,)))
+        for end in world.ends:
+            end.swanroam.configure(capability="configured")
+            end.swanroam.reload()
+        eventually(
+            lambda: {end.swanroam.tunnel(world.terminal.inner)["capability"] for end in world.ends} == {"configured"},
+            "both ends take the capability from the configuration",
+        )
+        reached_without_data(world)
+
+
+class TestChangeOfVersion:
+    """wlan0 has IPv4, lte0 has IPv6: every move changes the version."""
+
+    @pytest.fixture
+    def world(self, mixed: World) -> World:
+        return mixed
+
+    def test_a_tunnel_goes_from_ipv4_to_ipv6_and_back(self, world: World) -> None:
+        carries_both(world)
+        assert world.terminal.gateway == GATEWAY_WAN6
+        carries_both(world)
+        assert world.terminal.gateway == GATEWAY_WAN
+
+        figures_of(world, "change of IP version, swanroam")
+
+    def test_after_a_change_the_tunnel_is_rekeyed_and_changes_again(self, world: World) -> None:
+        survives_a_move(world)
+        rekeys_the_child(world, world.gateway)
+        rekeys_the_ike_sa(world, world.terminal)
+        survives_a_move(world)
+
+    def test_an_idle_tunnel_is_reached_after_a_change(self, world: World) -> None:
+        for _ in range(2):
+            reached_without_data(world)
+
+    def test_strongswan_alone_changes_with_mobike_for_comparison(self, world: World) -> None:
+        if world.terminal.gateway != GATEWAY_WAN:
+            world.terminal.move()  # to where a new tunnel can begin
+            agrees(world, world.terminal)
+        world.begin_without_swanroam(replace(world.tunnel, mobike=True, roam_events=True))
+        moves = []
+        for _ in range(MOVES):
+            moves.append(move_once(world, world.terminal, world.capture))
+            agrees(world, world.terminal, Wanted(swanroam=()))
+        measured.append(medians("change of IP version, MOBIKE, strongSwan alone", moves))
