@@ -343,7 +343,7 @@ class FakeRoutes(Refusing, Bell):
         self._news = repository
         self.ring()
 
-    def process(self) -> Repository | None:
+    def process(self, *, ask: bool) -> Repository | None:  # noqa: ARG002 -- it tells everything
         """What changed."""
         self.hear()
         news, self._news = self._news, None

@@ -304,6 +304,16 @@ def test_what_the_events_do_not_tell_is_read_anew_and_has_the_last_word() -> Non
     assert len(repository.addresses) == 2
 
 
+def test_what_the_events_do_not_tell_can_be_asked_for_later() -> None:
+    kernel, source = started()
+    before = kernel.dumps
+    kernel.tell(DELADDR, address("10.0.1.77/24", 1))
+    source.process(ask=False)
+    assert kernel.dumps == before
+    source.process(ask=True)
+    assert kernel.dumps > before
+
+
 def test_an_event_during_a_dump_is_seen_at_once_and_not_undone_by_it() -> None:
     kernel, source = started()
     kernel.tell(DELADDR, address("10.0.1.77/24", 1))

@@ -86,8 +86,8 @@ class Routes(Source, Protocol):
     def start(self) -> Repository:
         """Read everything. Raises KernelRefused."""
 
-    def process(self) -> Repository | None:
-        """The new repository, None when nothing in it changed."""
+    def process(self, *, ask: bool) -> Repository | None:
+        """The new repository, None when nothing in it changed; `ask` for what the events did not tell."""
 
 
 class Hooks(ports.Hooks, Closable, Protocol):

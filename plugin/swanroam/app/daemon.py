@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 FILTER_RETRY_S: Final = 1.0
 NICE: Final = -10
+ASK_ROUTES_S: Final = 0.1
+"""How long after a change the kernel is asked for the routes that it did not tell of: a move is over by then."""
 STORE_TIMEOUT_S: Final = 0.5
 REBUILD_S: Final = 1.0
 """How long charon may take to answer when the daemon ends, which is to take two seconds at most."""
@@ -88,6 +90,7 @@ class Daemon:
         self._preferences: dict[LocalAddress, int] = {}
         self._backlog = deque[Taken]()
         self._repair: asyncio.TimerHandle | None = None
+        self._asking: asyncio.TimerHandle | None = None
         self._last: tuple[Effect, ...] = ()
 
         store, records, problem = Store.open(config.state_dir)
@@ -176,8 +179,9 @@ class Daemon:
             notifier.stopping()
             for descriptor in self._watched:
                 self._loop.remove_reader(descriptor)
-            if self._repair is not None:
-                self._repair.cancel()
+            for timer in (self._repair, self._asking):
+                if timer is not None:
+                    timer.cancel()
             self._last = self._core.leave()
             self._performer.perform(tuple(effect for effect in self._last if not isinstance(effect, Reestablish)))
             self._performer.close()
@@ -252,9 +256,17 @@ class Daemon:
         self._performer.dispatch(event)
 
     def _on_routes(self) -> None:
-        if self._routes is not None and (repository := self._routes.process()) is not None:
+        self._follow_routes(ask=False)
+        if self._asking is None:
+            self._asking = self._loop.call_later(ASK_ROUTES_S, self._ask_routes)
+
+    def _ask_routes(self) -> None:
+        self._asking = None
+        self._follow_routes(ask=True)
+
+    def _follow_routes(self, *, ask: bool) -> None:
+        if self._routes is not None and (repository := self._routes.process(ask=ask)) is not None:
             self._on_repository(repository)
-            self._loop.call_soon(self._on_routes)
 
     def _on_repository(self, repository: Repository) -> None:
         """Add what configuration and hooks prefer, once for each address as it is, and let the core decide."""

@@ -221,22 +221,24 @@ class RouteSource:
         self._repository = self._tables.repository()
         return self._repository
 
-    def process(self) -> Repository | None:
+    def process(self, *, ask: bool = True) -> Repository | None:
         """Take in what the kernel told; the new repository, or None when nothing in it changed. Never raises.
 
-        To be called until it returns None: only then it asks for what the events did not tell, which can wait.
+        What the events do not tell is asked for, or, without `ask`, by a later call: that can wait, and a move cannot.
         """
         self._doubtful |= self._drain()
         now = self._tables.repository()
-        if now != self._repository:
-            self._repository = now
-            return now
+        overdue = self._dump is not None and self._clock() - self._dump.began_s > ANSWER_S
         if self._doubtful and self._dump:
             self._dump.again = True
-        elif self._doubtful or (self._dump and self._clock() - self._dump.began_s > ANSWER_S):
+            self._doubtful = False
+        if ask and (self._doubtful or overdue):
+            self._doubtful = False
             self._begin(complete=self._dump is not None and self._dump.complete)
-        self._doubtful = False
-        return None
+        if now == self._repository:
+            return None
+        self._repository = now
+        return now
 
     def _drain(self) -> bool:
         """Take in all that is there; whether routes may have gone without a word."""
