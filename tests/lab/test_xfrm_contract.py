@@ -657,14 +657,16 @@ def test_a_tunnel_goes_in_udp_and_leaves_it_with_the_numbers_and_windows_that_it
     count = sum(state(tunnel.terminal, GATE, child.spi_out).sent for child in tunnel.children)
     assert count == 3
     for turn in range(2):
-        tunnel.terminal.move(tunnel.children, path(OLD, GATE), in_udp(NEW, GATE))
-        tunnel.gateway.move(tunnel.mirrored, path(GATE, OLD), in_udp(GATE, NEW))
+        for make in (KernelStates.move, KernelStates.inform):
+            make(tunnel.terminal, tunnel.children, path(OLD, GATE), in_udp(NEW, GATE))
+            make(tunnel.gateway, tunnel.mirrored, path(GATE, OLD), in_udp(GATE, NEW))
         assert places(TERMINAL) == places(GATEWAY)
         assert set(places(TERMINAL)) == {f"{NEW} {GATE}", f"{GATE} {NEW}"}
         assert xfrm(TERMINAL, "state").count("espinudp") == 2 * len(tunnel.children)
         assert ping(3) == 3
-        tunnel.terminal.move(tunnel.children, in_udp(NEW, GATE), path(OLD, GATE))
-        tunnel.gateway.move(tunnel.mirrored, in_udp(GATE, NEW), path(GATE, OLD))
+        for make in (KernelStates.move, KernelStates.inform):
+            make(tunnel.terminal, tunnel.children, in_udp(NEW, GATE), path(OLD, GATE))
+            make(tunnel.gateway, tunnel.mirrored, in_udp(GATE, NEW), path(GATE, OLD))
         assert places(TERMINAL) == places(GATEWAY)
         assert set(places(TERMINAL)) == {f"{OLD} {GATE}", f"{GATE} {OLD}"}
         assert places(TERMINAL).total() == 2 * len(tunnel.children)
