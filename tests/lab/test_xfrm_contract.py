@@ -632,6 +632,50 @@ def test_states_with_marks_and_interface_ids_move(stack: ExitStack) -> None:
     assert (found.mark, found.if_id, found.sent) == (Mark(1, 1), 7, 0)
 
 
+UDP_ENCAP, UDP_ENCAP_ESPINUDP, NATT = 100, 2, 4500
+"""linux/udp.h: a socket that hands ESP in UDP to the kernel, as charon has one."""
+
+
+def in_udp(local: str, remote: str) -> Path:
+    return Path(Endpoint(ip_address(local), NATT), Endpoint(ip_address(remote), NATT), encap=True)
+
+
+@pytest.mark.parametrize("rekeyed", [False, True], ids=["one CHILD_SA", "while a rekey is under way"])
+def test_a_tunnel_goes_in_udp_and_leaves_it_with_the_numbers_and_windows_that_it_had(
+    tunnel: Tunnel, stack: ExitStack, *, rekeyed: bool
+) -> None:
+    for namespace in (TERMINAL, GATEWAY):
+        with inside(namespace):
+            sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sink.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
+        sink.bind(("", NATT))
+    if rekeyed:
+        for namespace in (TERMINAL, GATEWAY):
+            batch(namespace, states_text(UP + 16, DOWN + 16, more="replay-window 32"))
+        tunnel.children.append(ChildSa(name="net", unique_id=2, reqid=REQID, spi_in=DOWN + 16, spi_out=UP + 16))
+    assert ping(3) == 3
+    count = sum(state(tunnel.terminal, GATE, child.spi_out).sent for child in tunnel.children)
+    assert count == 3
+    for turn in range(2):
+        tunnel.terminal.move(tunnel.children, path(OLD, GATE), in_udp(NEW, GATE))
+        tunnel.gateway.move(tunnel.mirrored, path(GATE, OLD), in_udp(GATE, NEW))
+        assert places(TERMINAL) == places(GATEWAY)
+        assert set(places(TERMINAL)) == {f"{NEW} {GATE}", f"{GATE} {NEW}"}
+        assert xfrm(TERMINAL, "state").count("espinudp") == 2 * len(tunnel.children)
+        assert ping(3) == 3
+        tunnel.terminal.move(tunnel.children, in_udp(NEW, GATE), path(OLD, GATE))
+        tunnel.gateway.move(tunnel.mirrored, in_udp(GATE, NEW), path(GATE, OLD))
+        assert places(TERMINAL) == places(GATEWAY)
+        assert set(places(TERMINAL)) == {f"{OLD} {GATE}", f"{GATE} {OLD}"}
+        assert places(TERMINAL).total() == 2 * len(tunnel.children)
+        assert "espinudp" not in xfrm(TERMINAL, "state") + xfrm(GATEWAY, "state")
+        assert ping(3) == 3
+        sent = sum(state(tunnel.terminal, GATE, child.spi_out).sent for child in tunnel.children)
+        received = sum(state(tunnel.gateway, GATE, child.spi_out).received for child in tunnel.children)
+        assert (sent, received) == (3 + 6 * (turn + 1),) * 2
+    assert template_places(TERMINAL) == Counter({f"{OLD} {GATE}": 1, f"{GATE} {OLD}": 2})
+
+
 def test_a_tunnel_without_policies_is_refused(stack: ExitStack) -> None:
     batch(TERMINAL, states_text(UP, DOWN))
     tunnel = Tunnel(stack)

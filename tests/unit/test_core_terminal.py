@@ -293,6 +293,17 @@ def test_a_challenge_is_answered_with_its_nonce() -> None:
     assert (sent.source, sent.destination) == (INNER, FIRST_SERVER)
 
 
+def test_a_gateway_that_asks_without_having_acknowledged_is_told_again_what_it_missed() -> None:
+    desk, _ = roamed()
+    challenge = PathChallenge(nonce=b"nonce of 16 byte")
+    desk.expired(TimerKind.UPDATE)
+    effects = desk.message(challenge)
+    assert messages(effects) == [PathResponse(nonce=challenge.nonce), update(1, THERE)]
+    assert timers(effects, TimerKind.UPDATE) == []
+    desk.message(UpdateAck(sequence=1, observed=THERE.local))
+    assert messages(desk.message(challenge)) == [PathResponse(nonce=challenge.nonce)]
+
+
 def test_a_veto_stands_until_the_addresses_change() -> None:
     desk = negotiated(Role.TERMINAL)
     effects = desk.refused(one(MoveStates, desk.roam(B)), Reason.VETOED)

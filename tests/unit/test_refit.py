@@ -1,18 +1,22 @@
 """States that are installed anew: what changes, and what must not."""
 
+import errno
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
-from swanroam.kernel.refit import fits, refitted
+from swanroam.errors import KernelRefused
+from swanroam.kernel.refit import Refits, fits, refit, refitted
+from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import Endpoint, Path
-from swanroam.wire.netlink import unpack_attributes
+from swanroam.wire.netlink import NetlinkMessage, unpack_attributes
 from swanroam.wire.xfrm.algorithms import Algorithm, Key
 from swanroam.wire.xfrm.replay import EsnReplay, Replay
-from swanroam.wire.xfrm.states import USERSA_INFO_SIZE, Encap, SaState
-from swanroam.wire.xfrm.structs import Attr, Current, Limits, Mark, StateFlag, XfrmSelector
+from swanroam.wire.xfrm.states import USERSA_INFO_SIZE, Encap, SaId, SaState
+from swanroam.wire.xfrm.structs import Attr, Current, Limits, Mark, Msg, StateFlag, XfrmSelector
 
 HERE, NAT, GATEWAY = (IPv4Address(text) for text in ("192.0.2.10", "198.51.100.1", "203.0.113.1"))
 PLAIN = Path(Endpoint(GATEWAY, 500), Endpoint(HERE, 500))
@@ -97,3 +101,63 @@ def test_a_state_fits_where_its_ends_and_its_encapsulation_are_those_of_the_path
     other_port = replace(IN_UDP, remote=Endpoint(NAT, 31001))
     assert not fits(moved, other_port, out=True)
     assert not fits(replace(STATE, encap=Encap()), PLAIN, out=True), "charon gave it encapsulation"
+
+
+class FakeTransactions(Transactions):
+    """Notes requests by type, and answers with what it was told to, else with no error."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.requests: list[Request] = []
+
+    def transact(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer."""
+        self.requests += requests
+        return [self.answers.pop(0) if self.answers else Answer() for _ in requests]
+
+
+OUT = SaId(destination=HERE, spi=STATE.spi)
+MOVED = replace(OUT, destination=NAT)
+
+
+def test_a_state_is_taken_out_wherever_it_is_by_then_and_installed_anew() -> None:
+    anew = refit({OUT: STATE}, OUT, IN_UDP, sent=7, there=MOVED)
+    assert [request.type for request in anew] == [Msg.DELSA, Msg.DELSA, Msg.NEWSA]
+    assert [request.payload for request in anew[:2]] == [MOVED.request(), OUT.request()]
+    assert again(anew[2].payload).sent == 7
+    assert [request.type for request in refit({OUT: STATE}, OUT, IN_UDP, sent=7)] == [Msg.DELSA, Msg.NEWSA]
+    assert refit({}, OUT, IN_UDP, sent=7) == []
+    assert refit({OUT: STATE}, OUT, PLAIN, sent=7) == [], "it is as it should be"
+
+
+def test_states_are_read_at_once_and_those_that_are_not_there_are_left_out() -> None:
+    message = NetlinkMessage(Msg.NEWSA, 0, 0, 0, STATE.pack())
+    transactions = FakeTransactions(Answer(messages=[message]), Answer(code=errno.ESRCH))
+    assert Refits(transactions).read([OUT, MOVED]) == {OUT: SaState.unpack(STATE.pack())}
+    larval = replace(message, payload=replace(STATE, aead=None).pack())
+    assert Refits(FakeTransactions(Answer(messages=[larval]))).read([OUT]) == {}
+    for answer in (Answer(code=errno.EPERM), Answer(messages=[replace(message, payload=b"short")])):
+        with pytest.raises(KernelRefused):
+            Refits(FakeTransactions(answer)).read([OUT])
+
+
+def test_a_larval_state_is_replaced_and_what_is_gone_already_need_not_be_deleted() -> None:
+    anew = refit({OUT: STATE}, OUT, IN_UDP, sent=7)
+    transactions = FakeTransactions()
+    Refits(transactions).see_to(anew, [Answer(code=errno.ESRCH), Answer(code=errno.EEXIST)])
+    assert [(request.type, request.payload) for request in transactions.requests] == [(Msg.UPDSA, anew[1].payload)]
+    for codes in ((errno.EPERM, 0), (0, errno.ENOMEM), (0, errno.ESRCH)):
+        with pytest.raises(KernelRefused):
+            Refits(FakeTransactions()).see_to(anew, [Answer(code=code) for code in codes])
+    with pytest.raises(KernelRefused):
+        Refits(FakeTransactions(Answer(code=errno.EPERM))).see_to(anew[1:], [Answer(code=errno.EEXIST)])
+
+
+def test_what_is_put_back_is_where_it_was_with_the_number_that_it_had() -> None:
+    transactions = FakeTransactions()
+    in_udp = again(refitted(STATE, IN_UDP, out=True))
+    Refits(transactions).put_back({MOVED: in_udp}, {MOVED: 9}, IN_UDP, PLAIN)
+    *deletions, addition = transactions.requests
+    assert [request.payload for request in deletions] == [OUT.request(), MOVED.request()]
+    back = again(addition.payload)
+    assert (back.destination, back.encap, back.sent) == (NAT, in_udp.encap, 9)

@@ -246,9 +246,15 @@ def on_goodbye(tunnel: Tunnel) -> Step:
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:
-    """Prove that this terminal is where the gateway now sends to."""
-    answer = PathResponse(nonce=challenge.nonce)
-    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
+    """Prove that this terminal is where the gateway now sends to.
+
+    A gateway that asks is there, and can hear: it is told again what it missed, on the way that it heard something by.
+    """
+    told: list[PathResponse | Update] = [PathResponse(nonce=challenge.nonce)]
+    if tunnel.phase is Phase.UPDATING and tunnel.attempt and tunnel.capability is Capability.NEGOTIATED:
+        told.append(_update(tunnel))
+    sent = (SendMessage(key=tunnel.key, source=own, destination=peer, message=message) for message in told)
+    return tunnel, tuple(sent)
 
 
 def _tell(tunnel: Tunnel, port: int) -> Step:
@@ -264,8 +270,11 @@ def _tell(tunnel: Tunnel, port: int) -> Step:
     source, destination = addresses
     send: SendMessage | SendDummy = SendDummy(key=tunnel.key, source=source, destination=destination)
     if negotiated:
-        here = Endpoint(tunnel.here, tunnel.path.local.port)
-        discovery = natd.payloads(tunnel.sas[0], here, tunnel.path.remote)
-        update = Update(sequence=tunnel.update_sequence, claimed=here, natd=discovery)
-        send = SendMessage(key=tunnel.key, source=source, destination=destination, message=update)
+        send = SendMessage(key=tunnel.key, source=source, destination=destination, message=_update(tunnel))
     return tunnel, (send, timer)
+
+
+def _update(tunnel: Tunnel) -> Update:
+    here = Endpoint(tunnel.here, tunnel.path.local.port)
+    discovery = natd.payloads(tunnel.sas[0], here, tunnel.path.remote)
+    return Update(sequence=tunnel.update_sequence, claimed=here, natd=discovery)

@@ -3,16 +3,23 @@
 What MIGRATE cannot do: take UDP encapsulation away, or reach a certain state where one policy has several.
 """
 
+import errno
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
+from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import encapsulation
+from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import IPAddress, Path
-from swanroam.wire.netlink import attribute
+from swanroam.wire.netlink import Flag, attribute
 from swanroam.wire.xfrm.replay import EsnReplay, Replay
-from swanroam.wire.xfrm.states import SaState
-from swanroam.wire.xfrm.structs import Attr
+from swanroam.wire.xfrm.states import SaId, SaState
+from swanroam.wire.xfrm.structs import Attr, Msg
 
-__all__ = ["fits", "refitted"]
+__all__ = ["Refits", "fits", "refit", "refitted"]
+
+CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 
 
 def fits(state: SaState, path: Path, *, out: bool) -> bool:
@@ -43,6 +50,75 @@ def refitted(state: SaState, path: Path, *, out: bool, sent: int | None = None) 
         last_used_s=None,
     )
     return moved.pack() + attribute(Attr.LTIME_VAL, state.current.pack())
+
+
+def refit(
+    states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None, there: SaId | None = None
+) -> list[Request]:
+    """What installs a state anew, deletions and an addition; nothing where there is none, or it is as it should be.
+
+    `sent`: of outbound states. `there` is where it may be by then.
+    """
+    state, out = states.get(ident), sent is not None
+    if state is None or fits(state, path, out=out):
+        return []
+    places = dict.fromkeys((there or ident, ident))
+    return [
+        *(Request(f"delete state {ident.spi:08x}", Msg.DELSA, place.request()) for place in places),
+        Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
+    ]
+
+
+class Refits:
+    """Reads states and installs them anew, several in one system call. Methods raise KernelRefused."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
+        """Those of these states that there are, in one system call; as `state`, but for larval ones."""
+        requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
+        found: dict[SaId, SaState] = {}
+        for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
+            if answer.code not in (0, errno.ESRCH):
+                raise KernelRefused(request.operation, answer.code)
+            for message in answer.messages:
+                try:
+                    state = SaState.unpack(message.payload)
+                except WireError as error:
+                    raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
+                if state.aead or state.crypt or state.auth:
+                    found[ident] = state
+        return found
+
+    def see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        """Make up for a state that could not be added because there was a larval one, and raise for other refusals.
+
+        That there is nothing to delete is none.
+        """
+        for request, answer in zip(requests, answers, strict=True):
+            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
+                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
+                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
+                (again,) = self._transactions.transact([Request(request.operation, Msg.UPDSA, request.payload)])
+                if again.code:
+                    raise KernelRefused(request.operation, again.code)
+            elif answer.code and (answer.code, request.type) != (errno.ESRCH, Msg.DELSA):
+                raise KernelRefused(request.operation, answer.code)
+
+    def put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:
+        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones."""
+        requests: list[Request] = []
+        for ident, state in states.items():
+            out = ident in sent
+            there = replace(ident, destination=new.remote.address if out else new.local.address)
+            again = refitted(state, old, out=out, sent=sent.get(ident))
+            requests += [
+                Request("delete state", Msg.DELSA, there.request()),
+                Request("delete state", Msg.DELSA, ident.request()),
+                Request("state", Msg.NEWSA, again, CREATE),
+            ]
+        self._transactions.transact(requests)
 
 
 def _ends(path: Path, *, out: bool) -> tuple[IPAddress, IPAddress]:

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -11,9 +11,9 @@ from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror
-from swanroam.kernel.refit import fits, refitted
+from swanroam.kernel.refit import Refits, fits, refit
 from swanroam.kernel.sequences import Sequences, Stopped
-from swanroam.kernel.transactions import Answer, Request, Transactions
+from swanroam.kernel.transactions import Request, Transactions
 from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
@@ -64,6 +64,7 @@ class KernelStates:
             raise
         self._transactions = Transactions(self._requests)
         self._sequences = Sequences(self._transactions)
+        self._refits = Refits(self._transactions)
         # Outbound states that were stopped for charon's sake, by SPI.
         self._kept: dict[int, Stopped] = {}
         try:
@@ -240,14 +241,18 @@ class KernelStates:
         crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
         if crowded and not new.encap:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
+        # Nothing is worked out while nothing is sent.
+        steps = [plan.step(*one) for one in first]
         stopped = self._silence(children, old, new) if first else []
-        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
-        if old.encap and not new.encap and stopped:
-            return self._leave_udp(children, old, new, stopped, [plan.step(*one) for one in left], covers)
-        failure = self._perform([plan.step(*one) for one in first], stopped, new)
+        leaves_udp = old.encap and not new.encap and bool(stopped)
+        failure = None if leaves_udp else self._perform(steps, stopped, new)
         if failure:
             return failure
-        failure = self._perform([plan.step(*one) for one in left if one not in first], (), new, covers)
+        steps += [plan.step(*one) for one in left if one not in first]
+        covers = _Covers(tuple(reqids), [plan.cover(*one) for one in every if one[0].direction == self._last])
+        if leaves_udp:
+            return self._leave_udp(children, old, new, stopped, steps, covers)
+        failure = self._perform(steps[len(first) :], (), new, covers)
         unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
         if not failure and unreached:
             self._align(children, old, new)
@@ -269,38 +274,26 @@ class KernelStates:
         """
         try:
             inbound = self._inbound(children, old.local.address)
-            states = self._read([*(one.ae.id for one in silent), *inbound])
+            states = self._refits.read([*(one.ae.id for one in silent), *inbound])
         except KernelRefused:
             self._transactions.transact([go for one in silent for go in one.go(old.remote.address)])
             raise
         before: list[Request] = []
         behind: list[Request] = []
+        stay: list[Stopped] = []
         for one in silent:
             there = replace(one.ae.id, destination=new.remote.address)
-            refit = _refit(states, one.ae.id, new, sent=one.sent, there=there)
-            behind += refit or one.go(old.remote.address, new.remote.address)
+            anew = refit(states, one.ae.id, new, sent=one.sent, there=there)
+            behind += anew
+            stay += [] if anew else [one]
         for ident in inbound:
-            refit = _refit(states, ident, new)
-            before += refit[:1]
-            behind += refit[1:]
-        failure = self._perform(steps, (), new, covers, before=before, behind=behind)
+            anew = refit(states, ident, new)
+            before += anew[:1]
+            behind += anew[1:]
+        failure = self._perform(steps, stay, new, covers, before=before, behind=behind)
         if failure:
-            self._put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
+            self._refits.put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
         return failure
-
-    def _put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:
-        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones."""
-        requests: list[Request] = []
-        for ident, state in states.items():
-            out = ident in sent
-            there = replace(ident, destination=new.remote.address if out else new.local.address)
-            again = refitted(state, old, out=out, sent=sent.get(ident))
-            requests += [
-                Request("delete state", Msg.DELSA, there.request()),
-                Request("delete state", Msg.DELSA, ident.request()),
-                Request("state", Msg.NEWSA, again, CREATE),
-            ]
-        self._transactions.transact(requests)
 
     def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
         """As Sequences.stop, where a larval state may be in front of one that is to be stopped (EINVAL)."""
@@ -417,18 +410,8 @@ class KernelStates:
         if failure:
             self._transactions.transact(uncover)
         else:
-            self._see_to(behind, answers[len(steps) :][: len(behind)])
+            self._refits.see_to(behind, answers[len(steps) :][: len(behind)])
         return failure
-
-    def _see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-        """Make up for a state that could not be added because there was a larval one; raise for all other refusals."""
-        for request, answer in zip(requests, answers, strict=True):
-            if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
-                # A packet went out between the two messages: the kernel has a larval state in this place now, as the
-                # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
-                self._requests.request(request.operation, Msg.UPDSA, request.payload)
-            elif answer.code:
-                raise KernelRefused(request.operation, answer.code)
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
@@ -447,13 +430,13 @@ class KernelStates:
         outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
         inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
         stopped = self._stop_misfits(children, outbound, new)
-        states = self._read([*(one.ae.id for one in stopped), *inbound])
+        states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
         requests: list[Request] = []
         for one in stopped:
-            requests += _refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
+            requests += refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
         for ident in inbound:
-            requests += _refit(states, ident, new)
-        self._see_to(requests, self._transactions.transact(requests))
+            requests += refit(states, ident, new)
+        self._refits.see_to(requests, self._transactions.transact(requests))
 
     def _is_lone(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
         """Whether MIGRATE reaches the state: there is one for the policy, and only the encapsulation differs."""
@@ -472,7 +455,7 @@ class KernelStates:
 
     def _stop_misfits(self, children: Sequence[ChildSa], outbound: Sequence[SaId], path: Path) -> list[Stopped]:
         """Stop the outbound states that are not as the path has them, but for one that MIGRATE can put right."""
-        known = self._read(outbound)
+        known = self._refits.read(outbound)
         # One that is as it should be goes on sending, unless it was stopped for charon's sake.
         ids = [
             ident
@@ -489,20 +472,6 @@ class KernelStates:
             return []
         # Refused, it goes on sending as it was: its last number is another by now.
         return self._stop(ids)[0]
-
-    def _read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
-        """Those of these states that there are, in one system call; as `state`."""
-        requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
-        found: dict[SaId, SaState] = {}
-        for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
-            if answer.code not in (0, errno.ESRCH):
-                raise KernelRefused(request.operation, answer.code)
-            for message in answer.messages:
-                try:
-                    found[ident] = SaState.unpack(message.payload)
-                except WireError as error:
-                    raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
-        return found
 
     def _outbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
         return self._ids(((child.reqid, child.spi_out) for child in children), Direction.OUT, place)
@@ -556,22 +525,6 @@ class KernelStates:
         dump = self._requests.request("policies", Msg.GETPOLICY, b"", Flag.DUMP)
         self.ignored += self._mirror.load(dump)
         self._stale = False
-
-
-def _refit(
-    states: Mapping[SaId, SaState], ident: SaId, path: Path, *, sent: int | None = None, there: SaId | None = None
-) -> list[Request]:
-    """What installs a state anew, a deletion and an addition; nothing where there is none, or it is as it should be.
-
-    `sent`: of outbound states. `there` is where it is by then, if that is elsewhere.
-    """
-    state, out = states.get(ident), sent is not None
-    if state is None or fits(state, path, out=out):
-        return []
-    return [
-        Request(f"delete state {ident.spi:08x}", Msg.DELSA, (there or ident).request()),
-        Request(f"state {ident.spi:08x}", Msg.NEWSA, refitted(state, path, out=out, sent=sent), CREATE),
-    ]
 
 
 def _uncover(covers: Iterable[PolicyId]) -> list[Request]:
