@@ -4,19 +4,13 @@
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name: faults, all stories of things that break; that of a daemon killed at every effect of a move is told there only.
-# Logs of failed scenarios: build/lab-logs/
+# By name only: faults, the stories of things that break. Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
 
-# Asked for by name; more of the packages by `packages`. The first four were mended and not seen since.
-again=tests/lab/test_faults.py
-later="--deselect=$again::test_rekeyed_at_the_very_moment_of_a_move
-    --deselect=$again::test_ended_and_set_up_again_at_the_very_moment_of_a_move
-    --deselect=$again::test_the_disk_is_full_and_then_read_only
-    --deselect=$again::test_charon_is_killed_and_started_again
-    --ignore=tests/lab/test_kills.py --ignore=tests/lab/test_other_packages.py
+# Asked for by name; more of the packages by `packages`.
+later="--ignore=tests/lab/test_faults.py --ignore=tests/lab/test_kills.py --ignore=tests/lab/test_other_packages.py
     --deselect=tests/lab/test_packages.py::test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel
     --deselect=tests/lab/test_packages.py::test_the_single_file_takes_over_where_nothing_is_but_python_strongswan_and_nft"
 
