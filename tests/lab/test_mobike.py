@@ -145,7 +145,6 @@ def test_with_swanroam_on_the_gateway_only_it_follows_charon_and_tells(world: Wo
         eventually(lambda: last_move(world, world.gateway)["trigger"] == "mobike", "swanroam tells that charon moved")
         assert last_move(world, world.gateway)["to"] == world.terminal.outer
     finally:
-        world.terminal.swanroam.run()
         world.roams_everywhere()
 
 

@@ -33,6 +33,8 @@ def variant(request: pytest.FixtureRequest, world: World) -> Variant:
     chosen: Variant = request.param
     if chosen.alone:
         world.leave_the_gateway_alone()
+    else:
+        world.roams_everywhere()
     return chosen
 
 
@@ -152,7 +154,8 @@ UNTELLING = "198.18.7"
 @pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
 def test_a_nat_of_which_nothing_tells_is_found_when_nobody_answers_plain_esp(world: World, variant: Variant) -> None:
     terminal = world.terminal
-    journey = begin(world, variant, PUBLIC)
+    # It takes longer than these terminals wait before they ask whether the gateway is there, which is no negotiation.
+    journey = begin(world, variant, PUBLIC, dpd_delay_s=60)
     (nat,) = world.nats[NATTED].hosts
     nat.namespace.run(["ip", "route", "add", f"{UNTELLING}.0/24", "dev", "lan"])
     terminal.namespace.run(["ip", "route", "add", f"{terminal.other.router}/32", "dev", NATTED])

@@ -36,6 +36,8 @@ def variant(request: pytest.FixtureRequest, world: World) -> Variant:
     chosen: Variant = request.param
     if chosen.alone:
         world.leave_the_gateway_alone()
+    else:
+        world.roams_everywhere()
     return chosen
 
 

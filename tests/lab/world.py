@@ -147,8 +147,11 @@ class World:
             self.agreed(terminal)
 
     def roams_everywhere(self) -> None:
-        """From now on swanroam runs, and has to run, on all ends again."""
+        """From now on swanroam runs, and has to run, on all ends again; it is started where it does not."""
         self._roams = self.ends
+        for end in self.ends:
+            if not end.swanroam.running:
+                end.swanroam.run()
 
     def begin_with_other_charons(self, tunnel: TunnelOptions) -> None:
         """Begin all charons anew with other options, those of charon itself too; swanroam stays as it is."""
