@@ -426,8 +426,9 @@ def test_paths_are_those_of_the_inbound_states(tunnel: Tunnel) -> None:
 
 
 def test_an_spi_that_was_taken_where_the_tunnel_is_not_is_no_path(tunnel: Tunnel) -> None:
-    xfrm(TERMINAL, f"state allocspi src {GATE} dst {NEW} proto esp mode tunnel min {DOWN:#x} max {DOWN:#x}")
-    assert tunnel.terminal.paths([DOWN]) == ((DOWN, path(OLD, GATE)),)
+    taken = DOWN + 0x100
+    xfrm(TERMINAL, f"state allocspi src {GATE} dst {NEW} proto esp mode tunnel min {taken:#x} max {taken:#x}")
+    assert tunnel.terminal.paths([DOWN, taken]) == ((DOWN, path(OLD, GATE)),)
 
 
 def test_the_path_of_a_state_in_udp_has_its_ports(stack: ExitStack) -> None:

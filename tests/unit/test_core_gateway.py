@@ -8,7 +8,7 @@ import pytest
 from swanroam.core import natd
 from swanroam.core.distrust import FIRST_S
 from swanroam.core.following import DEADLINE_S, LOOK_S
-from swanroam.core.gateway import CHALLENGE_DELAYS_S, LEAVING_S
+from swanroam.core.gateway import CHALLENGE_DELAYS_S, INFORM_S, LEAVING_S
 from swanroam.core.settings import Agreement, TunnelSettings
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
@@ -271,8 +271,21 @@ def test_charon_follows_once_the_path_is_validated_from_where_it_was() -> None:
     desk = negotiated(Role.GATEWAY)
     assert some(InformCharon, follow(desk, B, 10, 1)) == []
     told = challenge(follow(desk, C, 20, 2))
-    informed = one(InformCharon, desk.message(PathResponse(nonce=told.nonce)))
+    effects = desk.message(PathResponse(nonce=told.nonce))
+    assert (some(InformCharon, effects), timers(effects, TimerKind.INFORM)) == ([], [INFORM_S])
+    informed = one(InformCharon, desk.expired(TimerKind.INFORM))
     assert (informed.old, informed.new) == (AT_A, AT_C)
+    assert desk.expired(TimerKind.INFORM) == (), "once"
+
+
+def test_charon_is_not_told_of_a_path_that_the_tunnel_has_left_since() -> None:
+    desk = negotiated(Role.GATEWAY)
+    told = challenge(follow(desk, B, 10, 1))
+    desk.message(PathResponse(nonce=told.nonce))
+    told = challenge(follow(desk, C, 20, 2))
+    assert desk.expired(TimerKind.INFORM) == ()
+    desk.message(PathResponse(nonce=told.nonce))
+    assert one(InformCharon, desk.expired(TimerKind.INFORM)).new == AT_C
 
 
 def test_charon_is_not_told_of_a_path_that_is_not_validated_yet_nor_of_a_return() -> None:
@@ -535,7 +548,8 @@ def test_a_verdict_on_a_packet_that_nobody_knows_is_accept() -> None:
 
 def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> None:
     desk = negotiated(Role.GATEWAY)
-    told = desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    told = desk.expired(TimerKind.INFORM)
     kinds = [type(effect) for effect in told]
     assert kinds.index(Watch) < kinds.index(InformCharon) < kinds.index(StartTimer)
     assert (one(Watch, told).sources, one(Watch, told).waiting) == ((), (B,))
@@ -552,6 +566,7 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
 def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    desk.expired(TimerKind.INFORM)
     assert desk.held(B, packet_id=7) == ()
     assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=2)) == (), "another tunnel's"
     effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
@@ -565,6 +580,7 @@ def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
 def test_packets_do_not_wait_for_ever_for_a_charon_that_does_not_follow() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    desk.expired(TimerKind.INFORM)
     desk.held(B, packet_id=2)
     looks = 1
     while not verdicts(effects := desk.expired(TimerKind.FOLLOW)):

@@ -415,7 +415,8 @@ def reminded() -> Desk:
     desk = native_gateway()
     (challenge,) = messages(desk.moved(*udp_held(desk, 1)))
     assert isinstance(challenge, PathChallenge)
-    effects = desk.message(PathResponse(nonce=challenge.nonce))
+    desk.message(PathResponse(nonce=challenge.nonce))
+    effects = desk.expired(TimerKind.INFORM)
     assert one(RemindCharon, effects).path == UDP_FROM_B
     assert some(InformCharon, effects) == []
     assert (one(Watch, effects).sources, one(Watch, effects).waiting) == ((), (SEEN,))

@@ -43,7 +43,9 @@ from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
     "CHALLENGE_DELAYS_S",
+    "INFORM_S",
     "LEAVING_S",
+    "inform_charon",
     "on_held",
     "on_leaving_timer",
     "on_move_finished",
@@ -61,6 +63,9 @@ LEAVING_S: Final = 0.5
 """How long packets from the previous source are let through unseen: late ones of the old path, which are many at the
 moment of a move. Longer than that they are better held, as the terminal may come back to where it just was."""
 SETTLE_S: Final = 1.0
+INFORM_S: Final = 0.3
+"""How long after the path was validated charon is told: it holds the downlink up for a moment when it follows
+(child_sa.c, update: a policy that drops), and what waited for the terminal to be there is to get through first."""
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
@@ -115,8 +120,8 @@ def on_move_finished(
         tunnel, challenge = _challenge(tunnel, port)
         effects.extend(challenge)
     else:
-        tunnel = replace(tunnel, validated_path=event.new)
-        effects += inform(tunnel, event.old)
+        tunnel = replace(tunnel, validated_path=event.new, untold=True)
+        effects.append(_informing(tunnel))
     verdict = () if packet_id is None else (GiveVerdict(packet_id=packet_id),)
     return tunnel, (
         *verdict,
@@ -171,23 +176,30 @@ def on_update(
 
 
 def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
-    """The terminal is on the new path, if it answers the last challenge; now charon follows too.
+    """The terminal is on the new path, if it answers the last challenge; soon charon follows too.
 
-    It holds the downlink up for a moment when it does (child_sa.c, update: a policy that drops), which is better after
-    data has flowed again than before; and a path that is not validated is none of its business.
+    A path that is not validated is none of its business.
     """
     if tunnel.phase is not Phase.VALIDATING or response.nonce != tunnel.nonce:
         return tunnel, ()
-    old, new = tunnel.validated_path or tunnel.path, tunnel.path
+    new = tunnel.path
     tunnel = advance(tunnel.validated(value=True), Signal.VALIDATED)
     distrusted = without(tunnel.distrusted, new.remote.address)
-    tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, distrusted=distrusted)
+    tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, distrusted=distrusted, untold=True)
     return tunnel, (
         StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
-        *inform(tunnel, old),
+        _informing(tunnel),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),
     )
+
+
+def inform_charon(tunnel: Tunnel) -> Step:
+    """Have charon follow to the path that was validated last, unless the tunnel has gone on since."""
+    if not tunnel.untold or tunnel.phase is Phase.VALIDATING:
+        return tunnel, ()
+    # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
+    return replace(tunnel, untold=False), inform(tunnel, tunnel.sas[0].path)
 
 
 def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
@@ -225,6 +237,10 @@ def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
         if origin == claimed:
             return Path(Endpoint(own, NATT_PORT), claimed, encap=True)
     return None
+
+
+def _informing(tunnel: Tunnel) -> StartTimer:
+    return StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
 
 
 def _ack(tunnel: Tunnel) -> UpdateAck:

@@ -512,7 +512,8 @@ class Core:
                 self._refused.discard(tunnel.key)
                 return self._consider(tunnel.key)
             case TimerKind.INFORM:
-                return self._apply(terminal.inform(tunnel))
+                terminal_role = self.settings.role is Role.TERMINAL
+                return self._apply(terminal.inform(tunnel) if terminal_role else gateway.inform_charon(tunnel))
             case TimerKind.KEEPALIVE:
                 return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
             case TimerKind.SETTLE:

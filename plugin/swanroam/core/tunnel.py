@@ -117,7 +117,7 @@ class Tunnel:
     """Gateway: the previous source, from which late packets may come. Terminal: the previous address that still works,
     to which they may come."""
     untold: bool = False
-    """Terminal: charon does not know of the last move yet."""
+    """charon does not know of the last move yet."""
     bare_since_s: float | None = None
     """Since when charon lists no CHILD_SA: for a moment while an IKE_SA is rekeyed, as they go over to the new one."""
     nat: Nat = Nat.UNKNOWN
