@@ -6,7 +6,7 @@ free names ("$.tunnels[...]"), and does not say which keys or words there are.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
@@ -17,6 +17,7 @@ from swanroam.model.path import IPAddress, IPNetwork
 __all__ = ["Problems", "Table", "describe", "suggestion"]
 
 Word = TypeVar("Word", bound=StrEnum)
+Value = TypeVar("Value")
 
 TYPE_NAMES: Final[Mapping[type, str]] = {
     str: "a string",
@@ -134,31 +135,29 @@ class Table:
 
     def networks(self, key: str, default: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
         """An array of networks, such as "192.0.2.0/24"; one that is empty would let nothing in, and is an error."""
-        if key not in self._values:
-            self._taken.append(key)
-            return default
         texts = self.texts(key)
+        if key not in self._values:
+            return default
         if self._values[key] == []:
             self.complain(key, "is empty; accepted: at least one network, or no such key for any")
-        found: list[IPNetwork] = []
-        for text in texts:
-            try:
-                found.append(ip_network(text))
-            except ValueError:
-                self.complain(key, f'has {describe(text)}; accepted: a network, such as "192.0.2.0/24"')
-        return tuple(found)
+        return self._parsed(key, texts, ip_network, 'a network, such as "192.0.2.0/24"')
 
     def addresses(self, key: str, default: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
         """An array of IP addresses."""
         texts = self.texts(key)
         if key not in self._values:
             return default
-        found: list[IPAddress] = []
+        return self._parsed(key, texts, ip_address, 'an address, such as "2001:db8::1"')
+
+    def _parsed(
+        self, key: str, texts: Iterable[str], parse: Callable[[str], Value], accepted: str
+    ) -> tuple[Value, ...]:
+        found: list[Value] = []
         for text in texts:
             try:
-                found.append(ip_address(text))
+                found.append(parse(text))
             except ValueError:
-                self.complain(key, f'has {describe(text)}; accepted: an address, such as "2001:db8::1"')
+                self.complain(key, f"has {describe(text)}; accepted: {accepted}")
         return tuple(found)
 
     def table(self, key: str) -> "Table":
