@@ -24,10 +24,12 @@ from swanroam.wire.xfrm.policies import Policy, Template
 from swanroam.wire.xfrm.states import Encap
 from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode
 
-__all__ = ["Step", "Steps", "encapsulation"]
+__all__ = ["Step", "Steps", "block", "encapsulation"]
 
+BLOCK: Final = 1
+"""XFRM_POLICY_BLOCK."""
 COVER_S: Final = 3
-"""How long a cover lasts; charon takes a few milliseconds, and is told again where it did not follow."""
+"""How long a policy of ours lasts; charon takes a few milliseconds, and is told again where it did not follow."""
 
 _ADDRESSED: Final = (Mode.TUNNEL.value, Mode.BEET.value)
 _OUT: Final = Direction.OUT.value
@@ -110,7 +112,7 @@ class Steps:
         does not look at, so that neither takes the place of the other, and comes behind charon's. It ends by itself.
         On the way out there is none, and what goes in meanwhile is dropped by a policy of charon's: charon removes and
         adds states as well, a rekey does, and a packet that found no state would have the kernel put a larval one in
-        their place, as the policy names the SPI. MIGRATE, too, would find a cover that comes before charon's policy.
+        their place, as the policy names the SPI.
         """
         new = self._new[False]
         templates = tuple(
@@ -118,15 +120,7 @@ class Steps:
             for template, place in zip(policy.policy.templates, policy.ends, strict=True)
             for source, destination in (new if template.reqid == reqid and template.mode in _ADDRESSED else place,)
         )
-        return replace(
-            policy.policy,
-            selector=replace(policy.policy.selector, user=COVER_USER),
-            priority=policy.policy.priority + 1,
-            index=0,
-            limits=Limits(hard_add_s=COVER_S),
-            current=Current(),
-            templates=templates,
-        )
+        return replace(_beside(policy.policy), priority=policy.policy.priority + 1, templates=templates)
 
     def _entry(self, template: Template, old: Ends, new: Ends) -> bytes:
         key = old, new, template.protocol, template.mode, template.reqid
@@ -141,6 +135,27 @@ class Steps:
                 mode=template.mode,
             ).pack()
         return self._packed[key]
+
+
+def block(policy: MirroredPolicy) -> Policy:
+    """A policy of our own that lets nothing out which this one would, for a moment in which there is no state.
+
+    A sender gets EPERM and keeps its packet. Without it the kernel would take the packet, drop it, and put a larval
+    state where the next one is to be, as the policy names the SPI (xfrm_state.c, xfrm_state_find). It comes before
+    charon's, also for MIGRATE, which finds a policy by its selector and finds no template in this one: it must go
+    before anything moves. It ends by itself, too.
+    """
+    return replace(_beside(policy.policy), priority=max(policy.policy.priority - 1, 0), action=BLOCK, templates=())
+
+
+def _beside(policy: Policy) -> Policy:
+    return replace(
+        policy,
+        selector=replace(policy.selector, user=COVER_USER),
+        index=0,
+        limits=Limits(hard_add_s=COVER_S),
+        current=Current(),
+    )
 
 
 def encapsulation(path: Path, *, out: bool) -> Encap | None:

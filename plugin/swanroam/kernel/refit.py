@@ -20,6 +20,8 @@ from swanroam.wire.xfrm.structs import Attr, Msg
 __all__ = ["Refits", "fits", "refit", "refitted"]
 
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
+GONE: Final = ((Msg.DELSA, errno.ESRCH), (Msg.DELPOLICY, errno.ENOENT))
+"""What the kernel says to a message that deletes something which is not there."""
 
 
 def fits(state: SaState, path: Path, *, out: bool) -> bool:
@@ -94,7 +96,7 @@ class Refits:
     def see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         """Make up for a state that could not be added because there was a larval one, and raise for other refusals.
 
-        That there is nothing to delete is none.
+        That there is nothing to delete is none. The requests may also be for policies.
         """
         for request, answer in zip(requests, answers, strict=True):
             if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
@@ -103,7 +105,7 @@ class Refits:
                 (again,) = self._transactions.transact([Request(request.operation, Msg.UPDSA, request.payload)])
                 if again.code:
                     raise KernelRefused(request.operation, again.code)
-            elif answer.code and (answer.code, request.type) != (errno.ESRCH, Msg.DELSA):
+            elif answer.code and (request.type, answer.code) not in GONE:
                 raise KernelRefused(request.operation, answer.code)
 
     def put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:

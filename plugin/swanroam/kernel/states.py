@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
-from swanroam.kernel.migration import Step, Steps
+from swanroam.kernel.migration import Step, Steps, block
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror
 from swanroam.kernel.refit import Refits, fits, refit
@@ -53,6 +53,8 @@ class KernelStates:
         self._early: list[XfrmEvent] = []
         self._stale = False
         self._covers: dict[tuple[int, ...], tuple[PolicyId, ...]] = {}
+        # Those that let nothing out, of a reqid.
+        self._blocks: dict[int, tuple[PolicyId, ...]] = {}
         self.ignored = 0
         """Messages that were not understood."""
         # Events first: what changes while policies are read is an event then.
@@ -65,8 +67,6 @@ class KernelStates:
         self._transactions = Transactions(self._requests)
         self._sequences = Sequences(self._transactions)
         self._refits = Refits(self._transactions)
-        # Outbound states that were stopped for charon's sake, by SPI.
-        self._kept: dict[int, Stopped] = {}
         try:
             self._load()
         except KernelRefused:
@@ -171,17 +171,14 @@ class KernelStates:
         When nothing is left (the daemon was killed in between) the same address is given again: the kernel takes that,
         and clones an inbound state in place. Outbound states are never cloned in place.
 
-        With `silent` outbound states send nothing until `align`: charon, which knows of no NAT, installs them anew
-        without encapsulation, and what went out like that would pull the tunnel out of UDP.
+        With `silent` nothing is sent until `align`: charon, which knows of no NAT, installs states anew that are not in
+        UDP, and what went out like that would pull the tunnel out of it.
         """
         self._pump()
-        if silent:
-            stopped, _ = self._stop(self._outbound(children, new.remote.address))
-            self._kept |= {one.ae.id.spi: one for one in stopped if one.ae.id.spi not in self._kept}
-        failure = self._inform(children, old, new)
+        failure = self._inform(children, old, new, silent=silent)
         if failure and failure.code in STALE:
             self._load()
-            failure = self._inform(children, old, new)
+            failure = self._inform(children, old, new, silent=silent)
         if failure:
             raise failure
 
@@ -245,7 +242,7 @@ class KernelStates:
         steps = [plan.step(*one) for one in first]
         stopped = self._silence(children, old, new) if first else []
         leaves_udp = old.encap and not new.encap and bool(stopped)
-        failure = None if leaves_udp else self._perform(steps, stopped, new)
+        failure = None if leaves_udp else self._perform(steps, stopped, new, before=self._unblock(children))
         if failure:
             return failure
         steps += [plan.step(*one) for one in left if one not in first]
@@ -278,8 +275,8 @@ class KernelStates:
         except KernelRefused:
             self._transactions.transact([go for one in silent for go in one.go(old.remote.address)])
             raise
-        before: list[Request] = []
-        behind: list[Request] = []
+        before = self._unblock(children)
+        behind = self._block(children)
         stay: list[Stopped] = []
         for one in silent:
             there = replace(one.ae.id, destination=new.remote.address)
@@ -290,6 +287,7 @@ class KernelStates:
             anew = refit(states, ident, new)
             before += anew[:1]
             behind += anew[1:]
+        behind += self._unblock(children)
         failure = self._perform(steps, stay, new, covers, before=before, behind=behind)
         if failure:
             self._refits.put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
@@ -329,7 +327,7 @@ class KernelStates:
         if failure:
             log.error("half of a move from %s to %s could not be undone: %s", old, new, failure)
 
-    def _inform(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
+    def _inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool) -> KernelRefused | None:
         ends = new.local.address, new.remote.address
         places = dict.fromkeys((old.remote.address, new.remote.address))
         before = self._outbound(children, old.remote.address) if len(places) > 1 else []
@@ -361,7 +359,13 @@ class KernelStates:
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
-        return self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant)
+        unblock = self._unblock(children)
+        quiet = self._block(children) if silent else ()
+        covered = _Covers(tuple(reqids), covers)
+        failure = self._perform(steps, stopped, new, covered, vacant, before=unblock, behind=quiet)
+        if failure:
+            self._transactions.transact(self._unblock(children))
+        return failure
 
     def _perform(
         self,
@@ -388,10 +392,10 @@ class KernelStates:
         first = [Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()) for ident in vacant]
         uncover: list[Request] = []
         if covers:
-            first += _uncover(self._covers.pop(covers.reqids, ()))
+            first += _remove(self._covers.pop(covers.reqids, ()))
             first += [Request("cover", Msg.UPDPOLICY, policy.pack()) for policy in covers.policies]
             self._covers[covers.reqids] = ids = tuple(policy.id for policy in covers.policies)
-            uncover = _uncover(ids)
+            uncover = _remove(ids)
         # A state is at one of two places; where, depends on whether the kernel refused to move it.
         go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
         migrate = [Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
@@ -429,49 +433,33 @@ class KernelStates:
         places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
         outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
         inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
-        stopped = self._stop_misfits(children, outbound, new)
+        stopped, _ = self._stop(self._misfits(outbound, new))
         states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
-        requests: list[Request] = []
+        requests = self._block(children) if stopped else []
         for one in stopped:
             requests += refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
         for ident in inbound:
             requests += refit(states, ident, new)
+        requests += self._unblock(children)
         self._refits.see_to(requests, self._transactions.transact(requests))
 
-    def _is_lone(self, children: Sequence[ChildSa], stopped: Sequence[Stopped], path: Path) -> bool:
-        """Whether MIGRATE reaches the state: there is one for the policy, and only the encapsulation differs."""
-        if not path.encap or len(stopped) != 1 or len({child.spi_out for child in children}) != 1:
-            return False
-        return (stopped[0].ae.source, stopped[0].ae.id.destination) == path.addresses
-
-    def _encapsulate(self, reqid: int, stopped: Sequence[Stopped], path: Path) -> bool:
-        """Have a lone outbound state go in UDP where it is, without a moment in which there is none, and send.
-
-        False where the kernel refuses: then it sends as it was.
-        """
-        plan = Steps(path, path)
-        steps = [plan.step(p, reqid) for p in self._mirror.of_reqid(reqid) if p.direction == Direction.OUT]
-        return self._perform(steps, stopped, path) is None and bool(steps)
-
-    def _stop_misfits(self, children: Sequence[ChildSa], outbound: Sequence[SaId], path: Path) -> list[Stopped]:
-        """Stop the outbound states that are not as the path has them, but for one that MIGRATE can put right."""
+    def _misfits(self, outbound: Sequence[SaId], path: Path) -> list[SaId]:
+        """Those of outbound states that are not as the path has them."""
         known = self._refits.read(outbound)
-        # One that is as it should be goes on sending, unless it was stopped for charon's sake.
-        ids = [
-            ident
-            for ident in outbound
-            if ident.spi in self._kept or (ident in known and not fits(known[ident], path, out=True))
-        ]
-        stopped, _ = self._stop(ids)
-        stopped = [Stopped(one.ae, self._kept.get(one.ae.id.spi, one).sent) for one in stopped]
-        for one in stopped:
-            self._kept.pop(one.ae.id.spi, None)
-        if not self._is_lone(children, stopped, path):
-            return stopped
-        if self._encapsulate(children[0].reqid, stopped, path):
-            return []
-        # Refused, it goes on sending as it was: its last number is another by now.
-        return self._stop(ids)[0]
+        return [ident for ident in outbound if ident in known and not fits(known[ident], path, out=True)]
+
+    def _block(self, children: Iterable[ChildSa]) -> list[Request]:
+        """What has nothing of these CHILD_SAs sent until `_unblock`, or for some seconds."""
+        requests: list[Request] = []
+        for reqid in _reqids(children):
+            policies = (policy for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT)
+            blocks = [block(policy) for policy in policies]
+            self._blocks[reqid] = (*self._blocks.get(reqid, ()), *(one.id for one in blocks))
+            requests += [Request("block", Msg.UPDPOLICY, one.pack()) for one in blocks]
+        return requests
+
+    def _unblock(self, children: Iterable[ChildSa]) -> list[Request]:
+        return _remove(ident for reqid in _reqids(children) for ident in self._blocks.pop(reqid, ()))
 
     def _outbound(self, children: Iterable[ChildSa], place: IPAddress) -> list[SaId]:
         return self._ids(((child.reqid, child.spi_out) for child in children), Direction.OUT, place)
@@ -527,8 +515,8 @@ class KernelStates:
         self._stale = False
 
 
-def _uncover(covers: Iterable[PolicyId]) -> list[Request]:
-    return [Request("uncover", Msg.DELPOLICY, cover.pack()) for cover in covers]
+def _remove(policies: Iterable[PolicyId]) -> list[Request]:
+    return [Request("remove policy", Msg.DELPOLICY, policy.pack()) for policy in policies]
 
 
 def _reqids(children: Iterable[ChildSa]) -> list[int]:
