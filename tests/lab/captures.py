@@ -1,6 +1,9 @@
 """What passed the router: every packet, with its time and its link, to be asked about between two instants."""
 
+import bisect
+import functools
 import ipaddress
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,11 +64,12 @@ class Packet:
     @property
     def cleartext(self) -> bool:
         """Whether it has an inner address, and so should be nowhere on the internet."""
-        return any(
-            ipaddress.ip_address(address) in ipaddress.ip_network(inner)
-            for address in (self.source, self.destination)
-            for inner in ("10.0.0.0/8", "fd00::/8")
-        )
+        return _inner(self.source) or _inner(self.destination)
+
+
+@functools.cache
+def _inner(address: str) -> bool:
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(inner) for inner in ("10.0.0.0/8", "fd00::/8"))
 
 
 class Capture:
@@ -93,9 +97,11 @@ class Capture:
                     length=length,
                 )
             )
-        for packet in self._packets:
-            if packet.at_ns >= since_ns and (until_ns is None or packet.at_ns < until_ns):
-                yield packet
+        begin = bisect.bisect_left(self._packets, since_ns, key=lambda packet: packet.at_ns)
+        for packet in itertools.islice(self._packets, begin, None):
+            if until_ns is not None and packet.at_ns >= until_ns:
+                break
+            yield packet
 
     def ike(self, since_ns: int = 0, until_ns: int | None = None, host: str | None = None) -> list[Packet]:
         """IKE packets, both ways; of one outer address where given."""
