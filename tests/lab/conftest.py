@@ -69,10 +69,8 @@ def _story(request: pytest.FixtureRequest) -> Iterator[None]:
     world: World = request.getfixturevalue("world")
     world.steady()
     _ = world.capture
-    world.note_keys()
     before = {end.name: len(end.swanroam.log) for end in world.ends}
     yield
-    world.note_keys()
     for end in world.ends:
         written = end.swanroam.log[before[end.name] :]
         assert "Traceback" not in written, f"swanroam on {end.name} logged a traceback:\n{written[-4000:]}"
@@ -111,7 +109,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _no_key_anywhere(world: World) -> None:
     """No log, store, capture or other file that the world left holds a key that a kernel of it ever had."""
-    world.note_keys()
+    world.secrets.note()
     assert world.secrets.keys, "there was no tunnel, so nothing was shown"
     assert not (found := world.secrets.found_in(world.folder)), f"keys are in {found}"
 

@@ -29,14 +29,15 @@ class Secrets:
             monitor = host.namespace.spawn(["ip", "xfrm", "monitor", "SA"], output=output)
         self._monitors.append((file, file.open("rb"), monitor))
 
-    def note(self, host: Host) -> None:
-        """Take note of the keys that there are now, and of those that were there for a moment."""
-        self._take(host.show("ip xfrm state"))
+    def note(self) -> None:
+        """Take note of the keys that there were since the last time, for a moment or longer."""
         for _, new, _ in self._monitors:
             text = new.read()
             whole = text.rfind(b"\n") + 1
-            self._take(text[:whole].decode())
             new.seek(whole - len(text), os.SEEK_CUR)
+            for found in KEY.finditer(text[:whole].decode()):
+                key = bytes.fromhex(found["key"])
+                self.keys |= {key, key[:-SALT_BYTES]}
 
     def close(self) -> None:
         """Forget the files."""
@@ -46,11 +47,6 @@ class Secrets:
             new.close()
             file.unlink()
         self._monitors.clear()
-
-    def _take(self, text: str) -> None:
-        for found in KEY.finditer(text):
-            key = bytes.fromhex(found["key"])
-            self.keys |= {key, key[:-SALT_BYTES]}
 
     def found_in(self, folder: Path) -> list[str]:
         """Files below a folder that hold a key, whatever they are."""

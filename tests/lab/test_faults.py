@@ -306,7 +306,7 @@ def test_a_daemon_that_crashes_leaves_no_core(world: World) -> None:
 
 def test_no_key_is_in_a_log_the_store_or_the_status(world: World) -> None:
     survives_a_move(world)
-    world.note_keys()
+    world.secrets.note()
     assert len(world.secrets.keys) >= 4
     for one in world.ends:
         assert not world.secrets.shown_by(repr(one.swanroam.status()).encode())

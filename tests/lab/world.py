@@ -332,11 +332,6 @@ class World:
             down.flows()
             yield up, down
 
-    def note_keys(self) -> None:
-        """Take note of the keys of all tunnels."""
-        for end in self.ends:
-            self.secrets.note(end)
-
     def keep_logs(self, folder: Path) -> list[Path]:
         """Copy the logs and configurations of all hosts to a folder; returns the logs."""
         for write in self.keepers:
