@@ -10,7 +10,7 @@ import pytest
 
 from swanroam.kernel.queue import MAX_HELD
 from tests.lab.conditions import eventually
-from tests.lab.faults import faulty
+from tests.lab.faults import faulty, policies
 from tests.lab.netns import batch
 from tests.lab.stories import survives_a_move
 from tests.lab.world import End, World
@@ -282,6 +282,12 @@ def test_both_charons_are_killed_and_started_again(world: World) -> None:
         world.agreed(world.terminal)
     for _ in range(4):
         survives_a_move(world)
+
+
+def test_covers_end_by_themselves(world: World) -> None:
+    survives_a_move(world)
+    for one in world.ends:
+        eventually(lambda one=one: not policies(one, covers=True), f"no cover is left on the {one.name}")  # type: ignore[misc]
 
 
 @pytest.mark.skipif(not GUEST, reason="says where cores go, for the whole machine")

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror, place_of
 from swanroam.kernel.refit import Refits, fits, refit
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
@@ -126,16 +126,18 @@ class KernelStates:
         return tuple(found)
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
-        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out.
+        """(reqid, outer addresses: of this end, of the other) of the policies, each once.
 
-        Only where that is one place: an operator may have given several tunnels the same reqid.
+        Only where those of a direction are at one place: an operator may have given several tunnels the same reqid.
         """
         self._pump()
-        found: list[tuple[int, Ends]] = []
+        found: dict[tuple[int, Ends], None] = {}
         for reqid in dict.fromkeys(reqids):
-            ends = {policy.ends[0] for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT}
-            if len(ends) == 1:
-                found.append((reqid, ends.pop()))
+            for direction in Direction:
+                every = (policy for policy in self._mirror.of_reqid(reqid) if policy.direction == direction)
+                places = {place_of(direction, policy.ends[0]) for policy in every}
+                if len(places) == 1:
+                    found[reqid, places.pop()] = None
         return tuple(found)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
