@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
@@ -160,7 +161,8 @@ class KernelStates:
         self._pump()
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
-            self._make_room(self._outbound(children, new.remote.address))
+            there = self._outbound(children, new.remote.address), self._inbound(children, new.local.address)
+            self._make_room(chain(*there))
             self._load()
             failure = self._move(children, old, new)
         if failure:
@@ -307,14 +309,15 @@ class KernelStates:
         self._make_room(ids)
         return self._sequences.stop(ids, beside)
 
-    def _make_room(self, outbound: Iterable[SaId]) -> None:
-        """Remove larval states that would be in the way of outbound ones.
+    def _make_room(self, ids: Iterable[SaId]) -> None:
+        """Remove larval states that would be in the way of those of a tunnel.
 
         A packet that looked the policy up before a move, and for its state after it, makes the kernel put one in the
-        place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). It stays for
-        minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
+        place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). And charon, which
+        rekeys a CHILD_SA while the tunnel moves, leaves the SPI that it took there before (child_sa.c, alloc_spi).
+        They stay for minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
-        for ident in outbound:
+        for ident in ids:
             if self._is_vacant(ident):
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
 
