@@ -13,7 +13,7 @@ from tests.lab.streams import Stream
 from tests.lab.tables import FAULTS
 from tests.lab.world import End, World
 
-__all__ = ["RECOVERY_S", "Belongings", "Fault", "faulty", "policies"]
+__all__ = ["RECOVERY_S", "Belongings", "Fault", "belongings", "faulty", "policies"]
 
 RECOVERY_S = 5.0
 """From the end of the last fault until data flows both ways."""
