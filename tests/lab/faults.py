@@ -6,19 +6,23 @@ import time
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
+from swanroam.kernel.policies import COVER_USER
 from tests.lab.agreement import Wanted, differences
 from tests.lab.conditions import eventually
 from tests.lab.streams import Stream
 from tests.lab.tables import FAULTS
 from tests.lab.world import End, World
 
-__all__ = ["RECOVERY_S", "Belongings", "Fault", "faulty"]
+__all__ = ["RECOVERY_S", "Belongings", "Fault", "belongings", "faulty", "policies"]
 
 RECOVERY_S = 5.0
 """From the end of the last fault until data flows both ways."""
 
+DIRECTION = re.compile(r"^\s*dir (in|fwd|out) ", re.MULTILINE)
+TEMPLATE = re.compile(r"^\s*tmpl src (\S+) dst (\S+)$", re.MULTILINE)
+
 Belongings = dict[str, tuple[int, int, int, int]]
-"""Of each end: numbers of states, policies, addresses and tables of the packet filter."""
+"""Of each end: numbers of states, policies but for covers, addresses and tables of the packet filter."""
 
 _usual: WeakKeyDictionary[World, Belongings] = WeakKeyDictionary()
 
@@ -45,9 +49,26 @@ def _of(end: End) -> tuple[int, int, int, int]:
     states = len(
         re.findall(r"^src .*\n\s+proto esp .* reqid [1-9]", end.show("ip xfrm state list nokeys"), re.MULTILINE)
     )
-    policies = sum(line.startswith("src ") for line in end.show("ip xfrm policy").splitlines())
     addresses = end.show("ip -4 -oneline address").count("inet ")
-    return states, policies, addresses, end.show("nft list tables").count("table ")
+    return states, len(policies(end)), addresses, end.show("nft list tables").count("table ")
+
+
+def policies(end: End, *, covers: bool = False) -> list[str]:
+    """What `ip` says of each policy but for covers, or of each of these: they end by themselves after a while."""
+    every = re.split(r"^(?=src )", end.show("ip -statistics xfrm policy"), flags=re.MULTILINE)[1:]
+    return [text for text in every if (f" uid {COVER_USER}\n" in text) is covers]
+
+
+def astray(end: End, local: str, remote: str) -> list[str]:
+    """The policies that lead elsewhere than from one of these addresses to the other, in words."""
+    wrong: list[str] = []
+    for text in policies(end):
+        direction, template = DIRECTION.search(text), TEMPLATE.search(text)
+        if direction and template:
+            wanted = (local, remote) if direction[1] == "out" else (remote, local)
+            if template.groups() != wanted:
+                wrong.append(f"{end.name}: the policy {direction[1]} is for {' to '.join(template.groups())}")
+    return wrong
 
 
 @contextlib.contextmanager
@@ -91,8 +112,11 @@ def agree(world: World) -> None:
     """
 
     def none() -> bool:
-        encap = bool(world.terminal.swanroam.tunnel(world.terminal.inner)["encap"])
-        wrong = differences(world, world.terminal, Wanted(encap=encap, charon=not encap))
+        terminal = world.terminal
+        encap = bool(terminal.swanroam.tunnel(terminal.inner)["encap"])
+        wrong = differences(world, terminal, Wanted(encap=encap, charon=not encap))
+        wrong += astray(terminal, terminal.outer, terminal.gateway)
+        wrong += astray(world.gateway, terminal.gateway, terminal.outer)
         assert not wrong, "; ".join(wrong)
         return True
 

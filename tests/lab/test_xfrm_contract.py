@@ -553,6 +553,18 @@ def test_what_the_kernel_refuses_leaves_everything_where_it_was(tunnel: Tunnel) 
     assert state(tunnel.terminal, GATE, UP).sent == 6
 
 
+def test_an_spi_that_charon_took_at_an_address_before_it_was_left_is_not_in_the_way_of_coming_back(
+    tunnel: Tunnel,
+) -> None:
+    xfrm(TERMINAL, f"state allocspi src {GATE} dst {NEW} proto esp mode tunnel min {DOWN:#x} max {DOWN:#x}")
+
+    tunnel.move_terminal()
+
+    tunnel.move_gateway()
+    assert places(TERMINAL) == places(GATEWAY) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
+    assert ping(3) == 3
+
+
 def test_the_half_that_was_moved_is_moved_back(tunnel: Tunnel) -> None:
     # A second CHILD_SA whose inbound state cannot move; the first one can, and has been when the second is refused.
     more = states_text(UP + 16, DOWN + 16, reqid=8) + policies_text(TERMINAL, "10.9.0.5", BEHIND, reqid=8)

@@ -202,11 +202,12 @@ class Machine(RuleBasedStateMachine):
         self.highest = {}
         self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths))
 
-    @rule(moved=st.sampled_from(OUTER))
-    def list_the_same_again(self, moved: IPAddress) -> None:
+    @rule(moved=st.sampled_from(OUTER), left=st.sampled_from(OUTER))
+    def list_the_same_again(self, moved: IPAddress, left: IPAddress) -> None:
         sas = self.core.table.sas()
         paths = tuple((child.spi_in, path(self.role, moved)) for sa in sas for child in sa.children)
-        self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=True, kernel_paths=paths))
+        places = tuple((reqid, path(self.role, left).addresses) for reqid in (1, 2))
+        self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=True, kernel_paths=paths, policy_places=places))
 
     @rule(number=st.integers(1, 4))
     def end(self, number: int) -> None:
@@ -280,9 +281,9 @@ class Machine(RuleBasedStateMachine):
         )
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
 
-    @rule(reqid=st.integers(1, 2))
-    def install_policies(self, reqid: int) -> None:
-        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid))
+    @rule(reqid=st.integers(1, 2), outer=st.sampled_from(OUTER))
+    def install_policies(self, reqid: int, outer: IPAddress) -> None:
+        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=path(self.role, outer).addresses))
 
     @rule(inner=st.sampled_from((INNER, OTHER_INNER)))
     def receive_nonsense(self, inner: IPAddress) -> None:

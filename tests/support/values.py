@@ -22,6 +22,7 @@ from swanroam.model.events import (
     MoveRefused,
     PacketHeld,
     PacketVerified,
+    PolicyInstalled,
     Reason,
     RepositoryChanged,
     TimerExpired,
@@ -200,6 +201,10 @@ class Desk:
         return self.step(
             IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths, policy_places=places)
         )
+
+    def installed(self, where: Path, reqid: int = 1) -> tuple[Effect, ...]:
+        """Charon installed a policy there."""
+        return self.step(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=where.addresses))
 
     def roam(self, *addresses: IPAddress) -> tuple[Effect, ...]:
         """These are the addresses now."""

@@ -30,7 +30,6 @@ from swanroam.model.events import (
     IkeSaEnded,
     MessageMalformed,
     PacketVerified,
-    PolicyInstalled,
     Reason,
     TimerId,
     TimerKind,
@@ -568,12 +567,13 @@ def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
     desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
     desk.expired(TimerKind.INFORM)
     assert desk.held(B, packet_id=7) == ()
-    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=2)) == (), "another tunnel's"
-    effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
+    assert desk.installed(AT_B, reqid=2) == (), "another tunnel's"
+    assert desk.installed(AT_A) == (), "of a CHILD_SA that another one takes over from"
+    effects = desk.installed(AT_B)
     assert some(GiveVerdict, effects) == [GiveVerdict(packet_id=7)]
     assert one(Watch, effects).sources
     assert desk.held(B, packet_id=8) == (GiveVerdict(packet_id=8),)
-    assert desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1)) == (), "once is enough"
+    assert desk.installed(AT_B) == (), "once is enough"
     assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)), "charon is asked all the same"
 
 

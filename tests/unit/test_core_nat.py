@@ -28,7 +28,7 @@ from swanroam.model.effects import (
     VerifyPacket,
     Watch,
 )
-from swanroam.model.events import PolicyInstalled, Reason, TimerKind
+from swanroam.model.events import Reason, TimerKind
 from swanroam.model.messages import Feature, Goodbye, Hello, NatD, PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, IkeSa, Nat, Role
@@ -267,7 +267,7 @@ def test_the_states_are_aligned_also_when_charon_does_not_follow_in_time() -> No
 def test_the_states_are_aligned_as_soon_as_charon_has_done_with_them_and_looked_at_again_when_it_has_followed() -> None:
     desk = switched()
     desk.message(from_gateway(SEEN, SEEN))
-    effects = desk.step(PolicyInstalled(at_s=desk.now_s, reqid=1))
+    effects = desk.installed(UDP_AT_B)
     assert (one(AlignStates, effects).path, desk.tunnel.path) == (UDP_AT_B, UDP_AT_B)
     assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
     effects = desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: UDP_AT_B})

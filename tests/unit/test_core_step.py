@@ -265,6 +265,35 @@ def test_charon_that_put_the_policies_of_a_new_child_sa_where_the_tunnel_was_is_
     assert some(InformCharon, desk.listed(rekeyed, at=here, policies=path(role))) == []
 
 
+@ROLES
+def test_charon_is_told_once_more_when_only_the_child_sa_is_left_that_did_not_follow(role: Role) -> None:
+    desk = negotiated(role)
+    both = ike_sa(role, spis=((SPI_UP, SPI_DOWN), (0x50, 0x60)))
+    left = replace(both, children=both.children[1:])
+    here = {child.spi_in: path(role) for child in both.children}
+    assert some(InformCharon, desk.listed(both, at=here, policies=path(role, B)))
+    desk.later(1.0)
+    assert some(InformCharon, desk.listed(both, at=here, policies=path(role))) == []
+    told = one(InformCharon, desk.listed(left, at=here, policies=path(role)))
+    assert (told.old, told.new, told.children) == (path(role, B), path(role), left.children)
+    desk.later(1.0)
+    assert some(InformCharon, desk.listed(left, at=here, policies=path(role))) == []
+
+
+@ROLES
+def test_policies_that_charon_puts_where_the_tunnel_was_are_noticed_at_once(role: Role) -> None:
+    desk = negotiated(role)
+    assert timers(desk.installed(path(role, B)), TimerKind.SETTLE) == [ASTRAY_S]
+    assert desk.installed(path(role, B), reqid=2) == (), "another tunnel's"
+    assert desk.installed(path(role)) == (), "where they should be"
+
+
+def test_policies_of_a_tunnel_that_charon_has_not_followed_yet_are_where_it_was() -> None:
+    desk = negotiated(Role.TERMINAL)
+    desk.moved(one(MoveStates, desk.roam(B)))
+    assert desk.installed(path(Role.TERMINAL, A)) == ()
+
+
 def test_policies_of_a_tunnel_that_may_not_move_are_charons_business() -> None:
     desk = Desk(Role.TERMINAL, Agreement.OFF)
     desk.listed(ike_sa(Role.TERMINAL))

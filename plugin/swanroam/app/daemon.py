@@ -37,6 +37,7 @@ from swanroam.charon.commands import CharonCommands
 from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
+from swanroam.kernel.policies import place_of
 from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
 from swanroam.model.effects import Effect, Persist, Reestablish, Watch
 from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
@@ -44,7 +45,6 @@ from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
 from swanroam.wire.xfrm.events import PolicySet
-from swanroam.wire.xfrm.structs import Direction
 
 __all__ = ["Daemon", "run"]
 
@@ -282,14 +282,14 @@ class Daemon:
         self._performer.dispatch(changed)
 
     def _on_kernel_events(self) -> None:
-        reqids = dict.fromkeys(
-            template.reqid
+        installed = dict.fromkeys(
+            (template.reqid, place_of(event.policy.direction, (template.source, template.destination)))
             for event in self._kernel.process_events()
-            if isinstance(event, PolicySet) and event.policy.direction == Direction.IN
+            if isinstance(event, PolicySet)
             for template in event.policy.templates
         )
-        for reqid in reqids:
-            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid))
+        for reqid, place in installed:
+            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid, place=place))
 
     def _on_filter_events(self) -> None:
         if not self._filter.process_events() and self._repair is None:

@@ -63,11 +63,6 @@ class Following:
         """Whether this tunnel's charon is following, and something waits for it."""
         return key in self._waits
 
-    @property
-    def keys(self) -> tuple[TunnelKey, ...]:
-        """These tunnels."""
-        return tuple(self._waits)
-
     def __len__(self) -> int:
         return len(self._waits)
 

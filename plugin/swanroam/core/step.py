@@ -231,13 +231,14 @@ class Core:
         if not self._followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
             behind = late or watching.inform(tunnel, sas[0].path)
-        if not behind and (astray := watching.astray(tunnel, dict(event.policy_places))):
-            behind = watching.inform(tunnel, astray)
+        if not behind and (astray := watching.astray(tunnel, event.policy_places)):
+            tunnel, behind = replace(tunnel, astray=astray), watching.inform(tunnel, astray)
             again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
         if event.complete and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)
+            tunnel = tunnel if tunnel.overlapping else replace(tunnel, astray=None)
         else:
             waited = self._following.listed(tunnel, followed=self._followed(tunnel))
             self._flights.note(waited)
@@ -355,10 +356,13 @@ class Core:
 
     def _on_installed(self, event: PolicyInstalled) -> tuple[Effect, ...]:
         effects: list[Effect] = []
-        for key in self._following.keys:
-            tunnel = self.table.get(key)
-            if tunnel is not None and any(child.reqid == event.reqid for child in tunnel.children):
+        for tunnel in self.table:
+            if not any(child.reqid == event.reqid for child in tunnel.children):
+                continue
+            if event.place == tunnel.path.addresses:
                 effects += self._following.installed(tunnel)
+            elif self._followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
+                effects.append(StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=ASTRAY_S))
         self._flights.note(effects)
         return tuple(effects)
 

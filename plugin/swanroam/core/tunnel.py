@@ -118,6 +118,8 @@ class Tunnel:
     to which they may come."""
     untold: bool = False
     """charon does not know of the last move yet."""
+    astray: Path | None = None
+    """Where charon put a CHILD_SA that takes over from another; of the two it had the other one follow."""
     bare_since_s: float | None = None
     """Since when charon lists no CHILD_SA: for a moment while an IKE_SA is rekeyed, as they go over to the new one."""
     nat: Nat = Nat.UNKNOWN
@@ -181,6 +183,11 @@ class Tunnel:
     def lingering(self) -> bool:
         """Whether there is a CHILD_SA that will be gone soon (charon.delete_rekeyed_delay, 5 s by default)."""
         return any(child.state in LINGERING for child in self.children)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a CHILD_SA takes over from another one of the same policies."""
+        return len({child.reqid for child in self.children}) < len(self.children)
 
     @property
     def guarded(self) -> bool:

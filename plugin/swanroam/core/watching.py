@@ -1,6 +1,6 @@
 """What packet filter, charon and kernel are told of a tunnel; the same for every decision that changes it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from swanroam.core.tunnel import Phase, Tunnel
@@ -56,18 +56,20 @@ def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
     return ()
 
 
-def astray(tunnel: Tunnel, places: Mapping[int, tuple[IPAddress, IPAddress]]) -> Path | None:
-    """Where the policies are, if that is not where the tunnel is.
+def astray(tunnel: Tunnel, places: Iterable[tuple[int, tuple[IPAddress, IPAddress]]]) -> Path | None:
+    """Where charon has a CHILD_SA, if that is not where the tunnel is; `places` are those of policies, by reqid.
 
     While a CHILD_SA is rekeyed there are two with one reqid, of which charon has one follow a move (migrate_job.c).
-    When the other takes over it puts the policies where the tunnel was before.
+    When the other takes over it puts policies where the tunnel was before: those for what goes out at once, or when it
+    is told that the first one is deleted, those for what comes in at the latest when that is gone. Only then can the
+    other one be made to follow, too.
     """
     if tunnel.native or tunnel.mobike or not tunnel.capability.allows_moves:
         return None
-    found = (places.get(child.reqid, tunnel.path.addresses) for child in tunnel.children)
-    elsewhere = next((ends for ends in found if ends != tunnel.path.addresses), None)
+    reqids = {child.reqid for child in tunnel.children}
+    elsewhere = next((ends for reqid, ends in places if reqid in reqids and ends != tunnel.path.addresses), None)
     if elsewhere is None:
-        return None
+        return None if tunnel.overlapping else tunnel.astray
     local, remote = tunnel.path.local, tunnel.path.remote
     return replace(
         tunnel.path, local=replace(local, address=elsewhere[0]), remote=replace(remote, address=elsewhere[1])

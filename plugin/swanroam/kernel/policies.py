@@ -18,7 +18,7 @@ from swanroam.wire.xfrm.migrate import Migrate
 from swanroam.wire.xfrm.policies import Policy, Template
 from swanroam.wire.xfrm.structs import Direction, Mark, XfrmSelector
 
-__all__ = ["COVER_USER", "Ends", "MirroredPolicy", "PolicyMirror"]
+__all__ = ["COVER_USER", "Ends", "MirroredPolicy", "PolicyMirror", "place_of"]
 
 COVER_USER: Final = 0x73776E72
 """`user` of the selectors of covers, "swnr": the kernel compares it between policies, and to nothing in a packet."""
@@ -26,6 +26,11 @@ COVER_USER: Final = 0x73776E72
 
 Ends = tuple[IPAddress, IPAddress]
 """Outer source and destination."""
+
+
+def place_of(direction: int, ends: Ends) -> Ends:
+    """Where a policy of this direction has the tunnel: the outer address of this end, and of the other."""
+    return ends if direction == Direction.OUT else (ends[1], ends[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps, block
 from swanroam.kernel.netlink import NetlinkSocket
-from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror
+from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror, place_of
 from swanroam.kernel.refit import Refits, fits, refit
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
@@ -126,16 +127,18 @@ class KernelStates:
         return tuple(found)
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
-        """(reqid, outer addresses: of this end, of the other) of the policies for what goes out.
+        """(reqid, outer addresses: of this end, of the other) of the policies, each once.
 
-        Only where that is one place: an operator may have given several tunnels the same reqid.
+        Only where those of a direction are at one place: an operator may have given several tunnels the same reqid.
         """
         self._pump()
-        found: list[tuple[int, Ends]] = []
+        found: dict[tuple[int, Ends], None] = {}
         for reqid in dict.fromkeys(reqids):
-            ends = {policy.ends[0] for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT}
-            if len(ends) == 1:
-                found.append((reqid, ends.pop()))
+            for direction in Direction:
+                every = (policy for policy in self._mirror.of_reqid(reqid) if policy.direction == direction)
+                places = {place_of(direction, policy.ends[0]) for policy in every}
+                if len(places) == 1:
+                    found[reqid, places.pop()] = None
         return tuple(found)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
@@ -158,7 +161,8 @@ class KernelStates:
         self._pump()
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
-            self._make_room(self._outbound(children, new.remote.address))
+            there = self._outbound(children, new.remote.address), self._inbound(children, new.local.address)
+            self._make_room(chain(*there))
             self._load()
             failure = self._move(children, old, new)
         if failure:
@@ -303,14 +307,15 @@ class KernelStates:
         self._make_room(ids)
         return self._sequences.stop(ids, beside)
 
-    def _make_room(self, outbound: Iterable[SaId]) -> None:
-        """Remove larval states that would be in the way of outbound ones.
+    def _make_room(self, ids: Iterable[SaId]) -> None:
+        """Remove larval states that would be in the way of those of a tunnel.
 
         A packet that looked the policy up before a move, and for its state after it, makes the kernel put one in the
-        place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). It stays for
-        minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
+        place that was just left, with the SPI that the policy names (xfrm_state.c, xfrm_state_find). And charon, which
+        rekeys a CHILD_SA while the tunnel moves, leaves the SPI that it took there before (child_sa.c, alloc_spi).
+        They stay for minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
-        for ident in outbound:
+        for ident in ids:
             if self._is_vacant(ident):
                 self.delete(ident.destination, ident.spi, mark=ident.mark)
 

@@ -93,7 +93,7 @@ class IkeSasListed:
     kernel_paths: tuple[tuple[int, Path], ...] = ()
     """(inbound SPI, path) of the kernel states behind the CHILD_SAs; where charon differs the kernel is right."""
     policy_places: tuple[tuple[int, tuple[IPAddress, IPAddress]], ...] = ()
-    """(reqid, outer addresses: of this end, of the other) of the kernel's policies for what goes out."""
+    """(reqid, outer addresses: of this end, of the other) of the kernel's policies, each once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,13 +202,15 @@ class MessageMalformed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyInstalled:
-    """Somebody else, which is charon, installed an inbound policy of a CHILD_SA, or changed it.
+    """Somebody else, which is charon, installed a policy of a CHILD_SA, or changed it.
 
     When it follows a move that is what it does right after it has installed states anew (child_sa.c, update).
     """
 
     at_s: float
     reqid: int
+    place: tuple[IPAddress, IPAddress]
+    """Outer addresses: of this end, of the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
