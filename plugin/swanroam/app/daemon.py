@@ -341,6 +341,7 @@ class Daemon:
             epoch_s=time.time() - self._clock(),
             rejected=self._core.rejected,
             filtered=self._filtered(),
+            bystanders=self._core.bystanders.reasons,
         )
 
     def _filtered(self) -> Mapping[str, int]:
