@@ -5,16 +5,20 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.bystanders import why_apart
-from swanroam.model.effects import CapabilityChanged, LeftAlone, ListIkeSas, MoveStates
+from swanroam.core.tunnel import Phase
+from swanroam.model.effects import AlignStates, CapabilityChanged, InformCharon, LeftAlone, ListIkeSas, MoveStates
 from swanroam.model.events import IkeSaEnded, TimerKind
 from swanroam.model.messages import Refusal, Refuse
+from swanroam.model.path import Endpoint, IPAddress
 from swanroam.model.tunnel import Capability, IkeSa, Mode, Role, TunnelKey
 from tests.support.values import (
+    GATEWAY,
     INNER,
     KEY,
     OTHER_INNER,
     SPI_DOWN,
     SPI_UP,
+    A,
     B,
     C,
     Desk,
@@ -22,6 +26,7 @@ from tests.support.values import (
     messages,
     negotiated,
     one,
+    path,
     some,
     with_spis,
 )
@@ -102,6 +107,37 @@ def test_tunnels_with_one_reqid_are_not_moved_and_say_why(role: Role) -> None:
     assert some(MoveStates, desk.roam(C)) == []
     desk.greeted()
     assert desk.tunnel.capability is Capability.NONE
+
+
+@ROLES
+def test_charon_is_not_told_of_a_move_by_a_reqid_that_another_tunnel_took_meanwhile(role: Role) -> None:
+    desk = negotiated(role)
+    if role is Role.TERMINAL:
+        desk.moved(one(MoveStates, desk.roam(B)))
+    else:
+        desk.held(B, packet_id=1)
+        desk.moved(one(MoveStates, desk.verified(1, sequence=9)))
+    desk.listed(other(role), complete=False)
+    assert desk.tunnel.phase is Phase.STEADY
+    for kind in (TimerKind.INFORM, TimerKind.VALIDATION, TimerKind.UPDATE):
+        assert some(InformCharon, desk.expired(kind)) == []
+    desk.later(5)
+    at = {child.spi_in: path(role, B) for child in ike_sa(role).children}
+    assert some(InformCharon, desk.listed(ike_sa(role), other(role), at=at)) == []
+
+
+@pytest.mark.parametrize("where", [B, C])
+def test_states_of_a_tunnel_with_mobike_are_charons_alone_where_the_reqid_is_shared(where: IPAddress) -> None:
+    desk = Desk(Role.GATEWAY)
+    both = [replace(sa, local=Endpoint(GATEWAY, 4500)) for sa in (ike_sa(Role.GATEWAY), other(Role.GATEWAY))]
+    desk.listed(*both)
+    assert desk.tunnel.mobike
+    desk.later(5)
+    moved = replace(both[0], remote=Endpoint(where, 4500))
+    for _ in range(3):
+        desk.later(5)
+        effects = desk.listed(moved, both[1], at={SPI_UP: path(Role.GATEWAY, A)})
+        assert some(AlignStates, effects) == some(MoveStates, effects) == []
 
 
 def test_a_hello_for_a_tunnel_that_is_not_told_apart_is_refused() -> None:

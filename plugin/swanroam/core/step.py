@@ -228,6 +228,11 @@ class Core:
             kernel_path = None  # charon takes the encapsulation away, and AlignStates brings it back
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest, bare_since_s=None)
+        tunnel = replace(tunnel, shares=shares)
+        if bool(shares) != bool(known.shares):
+            # Nothing that was agreed or begun holds for a tunnel that is not told apart; later it is asked anew.
+            apart = replace(tunnel, phase=Phase.STEADY, untold=False, hello_attempt=0, hello_nonce=b"")
+            return (*self._abandon(key), *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table
@@ -259,10 +264,6 @@ class Core:
         if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
-        if bool(shares) != bool(known.shares):
-            # Nothing that was agreed holds for a tunnel that is not told apart; when it is again, it is asked anew.
-            return (*effects, *self._begin(replace(tunnel, shares=shares, hello_attempt=0, hello_nonce=b"")))
-        tunnel = replace(tunnel, shares=shares)
         self.table.put(tunnel)
         if newly:
             # Likewise where it was remembered, once charon is surely not following any more.
@@ -304,7 +305,7 @@ class Core:
         lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
         also = {at[child.spi_in].origin: None for child in strays if child not in lost}
         tunnel = replace(tunnel, also=tuple(also))
-        if not lost or tunnel.key in self._flights or tunnel.key in self._following:
+        if not lost or tunnel.shares or tunnel.key in self._flights or tunnel.key in self._following:
             return tunnel, ()
         return tunnel, tuple(
             AlignStates(key=tunnel.key, children=(child,), old=at[child.spi_in], path=tunnel.path) for child in lost
