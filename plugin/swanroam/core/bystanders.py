@@ -39,12 +39,12 @@ def why_apart(role: Role, sa: IkeSa) -> str | None:
 def shared(tunnels: Mapping[TunnelKey, Sequence[IkeSa]], others: Iterable[IkeSa]) -> dict[TunnelKey, str]:
     """The tunnels that have something in common with another which should tell them apart, and what."""
     claims = {
-        key: (*(f"inner address {address}" for address in key.inner), *_reqids(sas)) for key, sas in tunnels.items()
+        key: (*(("inner address", address) for address in key.inner), *_reqids(sas)) for key, sas in tunnels.items()
     }
     count = Counter(claim for each in claims.values() for claim in each)
     count.update(claim for sa in others for claim in _reqids((sa,)))
     twice = {key: [claim for claim in each if count[claim] > 1] for key, each in claims.items()}
-    return {key: f"another tunnel has its {each[0]}, too" for key, each in twice.items() if each}
+    return {key: "another tunnel has its {} {}, too".format(*each[0]) for key, each in twice.items() if each}
 
 
 class Bystanders:
@@ -78,6 +78,6 @@ def _told(sa: IkeSa, reason: str) -> LeftAlone:
     return LeftAlone(name=sa.name, inner=(*sa.local_vips, *sa.remote_vips), reason=reason)
 
 
-def _reqids(sas: Iterable[IkeSa]) -> tuple[str, ...]:
-    numbers = (child.reqid for sa in sas for child in sa.children if child.reqid and child.state in CARRYING)
-    return tuple(f"reqid {number}" for number in dict.fromkeys(numbers))
+def _reqids(sas: Iterable[IkeSa]) -> Iterable[tuple[str, int]]:
+    children = (child for sa in sas for child in sa.children)
+    return dict.fromkeys(("reqid", child.reqid) for child in children if child.reqid and child.state in CARRYING)

@@ -231,7 +231,7 @@ class Core:
         tunnel = replace(tunnel, shares=shares)
         if bool(shares) != bool(known.shares):
             # Nothing that was agreed or begun holds for a tunnel that is not told apart; later it is asked anew.
-            apart = replace(tunnel, phase=Phase.STEADY, untold=False, hello_attempt=0, hello_nonce=b"")
+            apart = replace(tunnel, phase=Phase.STEADY, hello_attempt=0, hello_nonce=b"")
             return (*self._abandon(key), *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
