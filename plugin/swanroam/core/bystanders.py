@@ -12,8 +12,8 @@ the same are among those of the last but one row. IKE_SAs with the same name and
 takes over from the other (reauthentication).
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 
 from swanroam.core.tunnel import CARRYING, inner_addresses
 from swanroam.model.effects import LeftAlone
@@ -38,13 +38,16 @@ def why_apart(role: Role, sa: IkeSa) -> str | None:
 
 def shared(tunnels: Mapping[TunnelKey, Sequence[IkeSa]], others: Iterable[IkeSa]) -> dict[TunnelKey, str]:
     """The tunnels that have something in common with another which should tell them apart, and what."""
-    claims = {
-        key: (*(("inner address", address) for address in key.inner), *_reqids(sas)) for key, sas in tunnels.items()
-    }
-    count = Counter(claim for each in claims.values() for claim in each)
-    count.update(claim for sa in others for claim in _reqids((sa,)))
-    twice = {key: [claim for claim in each if count[claim] > 1] for key, each in claims.items()}
-    return {key: "another tunnel has its {} {}, too".format(*each[0]) for key, each in twice.items() if each}
+    owners: dict[int | bytes, TunnelKey | None] = {reqid: None for reqid in _reqids(others)}
+    found: dict[TunnelKey, str] = {}
+    for key, sas in tunnels.items():
+        claims: list[int | bytes] = [*_reqids(sas), *(address.packed for address in key.inner)]
+        for claim in claims:
+            owner = owners.setdefault(claim, key)
+            if owner is not key:
+                what = f"reqid {claim}" if isinstance(claim, int) else f"inner address {ip_address(claim)}"
+                found |= {each: f"another tunnel has its {what}, too" for each in (key, owner) if each}
+    return found
 
 
 class Bystanders:
@@ -78,6 +81,5 @@ def _told(sa: IkeSa, reason: str) -> LeftAlone:
     return LeftAlone(name=sa.name, inner=(*sa.local_vips, *sa.remote_vips), reason=reason)
 
 
-def _reqids(sas: Iterable[IkeSa]) -> Iterable[tuple[str, int]]:
-    children = (child for sa in sas for child in sa.children)
-    return dict.fromkeys(("reqid", child.reqid) for child in children if child.reqid and child.state in CARRYING)
+def _reqids(sas: Iterable[IkeSa]) -> list[int]:
+    return [child.reqid for sa in sas for child in sa.children if child.reqid and child.state in CARRYING]
