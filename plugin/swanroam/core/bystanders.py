@@ -38,7 +38,7 @@ def why_apart(role: Role, sa: IkeSa) -> str | None:
 
 def shared(tunnels: Mapping[TunnelKey, Sequence[IkeSa]], others: Iterable[IkeSa]) -> dict[TunnelKey, str]:
     """The tunnels that have something in common with another which should tell them apart, and what."""
-    owners: dict[int | bytes, TunnelKey | None] = {reqid: None for reqid in _reqids(others)}
+    owners: dict[int | bytes, TunnelKey | None] = dict.fromkeys(_reqids(others))
     found: dict[TunnelKey, str] = {}
     for key, sas in tunnels.items():
         claims: list[int | bytes] = [*_reqids(sas), *(address.packed for address in key.inner)]
