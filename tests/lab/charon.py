@@ -136,11 +136,10 @@ SITE_SELECTORS: dict[str, dict[str, dict[str, str]]] = {
 
 def terminal_connection(number: int, options: TunnelOptions) -> str:
     """swanctl.conf of the terminal of a number."""
-    vips = ["0.0.0.0" if version == 4 else "::" for version in options.inner]  # noqa: S104
     return _swanctl(
         options,
         ends=f"remote_addrs = {options.gateway}",
-        addresses=f"vips = {', '.join(vips)}",
+        addresses=f"vips = {_listed(options, '0.0.0.0', '::')}",  # noqa: S104
         local=f"terminal{number}@lab",
         remote="gateway@lab",
         side="remote_ts",
@@ -166,14 +165,14 @@ def gateway_connection(options: TunnelOptions) -> str:
 def _pools(options: TunnelOptions) -> str:
     pools = {4: ("inner", INNER_POOL), 6: ("inner6", INNER_POOL6)}
     sections = (
-        f"  {name} {{\n    addrs = {network}\n  }}\n" for name, network in [pools[each] for each in set(options.inner)]
+        f"  {name} {{\n    addrs = {network}\n  }}\n" for name, network in [pools[version] for version in options.inner]
     )
     return "pools {\n" + "".join(sections) + "}\n"
 
 
 def _listed(options: TunnelOptions, four: str, six: str) -> str:
     """What there is of each IP version that the inner addresses have."""
-    return ", ".join(four if version == 4 else six for version in dict.fromkeys(options.inner))
+    return ", ".join(four if version == 4 else six for version in options.inner)
 
 
 def _swanctl(

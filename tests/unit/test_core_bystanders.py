@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.bystanders import why_apart
+from swanroam.core.settings import Agreement
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import AlignStates, CapabilityChanged, InformCharon, LeftAlone, ListIkeSas, MoveStates
 from swanroam.model.events import IkeSaEnded, TimerKind
@@ -140,6 +141,28 @@ def test_states_of_a_tunnel_with_mobike_are_charons_alone_where_the_reqid_is_sha
         assert some(AlignStates, effects) == some(MoveStates, effects) == []
 
 
+def test_a_terminal_that_is_told_so_does_not_move_a_tunnel_until_it_is_greeted_anew() -> None:
+    desk = negotiated(Role.TERMINAL)
+    effects = desk.message(Refuse(nonce=bytes(16), reason=Refusal.POLICY))
+    assert one(CapabilityChanged, effects).detail == desk.tunnel.because == "refused: policy"
+    assert some(MoveStates, desk.roam(B)) == []
+    desk.greeted()
+    assert desk.tunnel.capability is Capability.NEGOTIATED
+    assert desk.tunnel.because == ""
+
+
+def test_a_refusal_of_nothing_ends_no_agreement_that_was_configured() -> None:
+    desk = Desk(Role.TERMINAL, Agreement.CONFIGURED)
+    desk.listed(ike_sa(Role.TERMINAL))
+    assert desk.message(Refuse(nonce=bytes(16), reason=Refusal.POLICY)) == ()
+
+
+def test_an_address_that_was_given_out_twice_is_one() -> None:
+    desk = Desk(Role.TERMINAL)
+    desk.listed(replace(ike_sa(Role.TERMINAL), local_vips=(INNER, INNER)))
+    assert desk.tunnel.key == KEY
+
+
 def test_a_hello_for_a_tunnel_that_is_not_told_apart_is_refused() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(ike_sa(Role.GATEWAY), other(Role.GATEWAY))
@@ -157,8 +180,10 @@ def test_an_agreement_ends_when_another_tunnel_takes_the_reqid_and_is_made_anew_
 ) -> None:
     desk = negotiated(role)
     sas = (ike_sa(role), other(role)) if complete else (other(role),)
-    desk.listed(*sas, complete=complete)
+    effects = desk.listed(*sas, complete=complete)
     assert desk.tunnel.capability is Capability.NONE
+    gateway = role is Role.GATEWAY
+    assert messages(effects) == ([Refuse(nonce=bytes(16), reason=Refusal.POLICY)] if gateway else [])
     assert ListIkeSas() in desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=2))
     effects = desk.listed(ike_sa(role))
     assert desk.tunnel.capability is Capability.PENDING

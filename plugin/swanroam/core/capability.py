@@ -3,6 +3,7 @@
     terminal -> gateway   HELLO       once the CHILD_SA is up, and after a restart of the terminal's daemon
     gateway -> terminal   HELLO       after a restart of the gateway's daemon, where it does not know
     either answers        HELLO-ACK   or REFUSE with a reason: version, critical feature, policy
+    gateway -> terminal   REFUSE      with no nonce, when it can no longer tell the tunnel from another
 
 An unanswered HELLO is repeated with growing intervals, then the tunnel counts as without the capability. The terminal
 is asked anew when its tunnel is built anew. Rekeys keep the agreement, as they keep the peer.
@@ -30,10 +31,13 @@ __all__ = [
     "on_unagreed_update",
     "send_hello",
     "unserved",
+    "withdraw",
 ]
 
 OWN_FEATURES: Final = Feature.UPDATE | Feature.PATH_CHALLENGE
 PROTOCOL_VERSION: Final = 1
+NO_NONCE: Final = bytes(16)
+"""Of a REFUSE that answers no HELLO but ends what was agreed."""
 
 HELLO_DELAYS_S: Final = {
     Role.TERMINAL: (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0),
@@ -131,10 +135,21 @@ def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
 
 
 def on_refusal(tunnel: Tunnel, refusal: Refuse) -> Step:
-    """The other end refused; the tunnel is left alone."""
-    if refusal.nonce != tunnel.hello_nonce:
+    """The other end refused; the tunnel is left alone. One whose IKE is carried stays as it is until nobody answers."""
+    ends = refusal.nonce == NO_NONCE and tunnel.capability is Capability.NEGOTIATED and not tunnel.carries_ike
+    if refusal.nonce != tunnel.hello_nonce and not ends:
         return tunnel, ()
     return _changed(tunnel, Capability.NONE, f"refused: {refusal.reason.name.lower()}")
+
+
+def withdraw(tunnel: Tunnel, port: int) -> tuple[Effect, ...]:
+    """What tells the terminal that the gateway follows its moves no longer."""
+    addresses = message_addresses(tunnel, port)
+    if tunnel.role is not Role.GATEWAY or tunnel.capability is not Capability.NEGOTIATED or addresses is None:
+        return ()
+    source, destination = addresses
+    refusal = Refuse(nonce=NO_NONCE, reason=Refusal.POLICY)
+    return (SendMessage(key=tunnel.key, source=source, destination=destination, message=refusal),)
 
 
 def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:

@@ -232,7 +232,8 @@ class Core:
         if bool(shares) != bool(known.shares):
             # Nothing that was agreed or begun holds for a tunnel that is not told apart; later it is asked anew.
             apart = replace(tunnel, phase=Phase.STEADY, hello_attempt=0, hello_nonce=b"")
-            return (*self._abandon(key), *self._begin(apart))
+            ended = capability.withdraw(known, self._port) if shares else ()
+            return (*self._abandon(key), *ended, *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table

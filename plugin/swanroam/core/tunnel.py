@@ -212,6 +212,9 @@ def advance(tunnel: Tunnel, signal: Signal) -> Tunnel:
 
 
 def inner_addresses(role: Role, sa: IkeSa) -> tuple[IPAddress, ...]:
-    """The terminal's inner addresses of an IKE_SA; empty when this machine has not that role in it."""
-    addresses = sa.local_vips if role is Role.TERMINAL else sa.remote_vips
+    """The terminal's inner addresses of an IKE_SA; empty when this machine has not that role in it.
+
+    Who asks charon for two addresses of one pool is given the same one twice.
+    """
+    addresses = frozenset(sa.local_vips if role is Role.TERMINAL else sa.remote_vips)
     return tuple(sorted(addresses, key=lambda address: (address.version, int(address))))
