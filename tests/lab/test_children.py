@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
@@ -16,46 +17,21 @@ from tests.lab.world import End, World
 WHOLE = "0.0.0.0/0"
 INBOUND, OUTBOUND, BOTH = 42, 43, 44
 """Interface ids: the terminal has one for each direction, the gateway one for both."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """How a tunnel is set up, and whether it goes through XFRM interfaces."""
-
-    options: TunnelOptions
-    interfaces: bool = False
-
-
-KINDS = {
-    "several-child-sas": Kind(options=TunnelOptions(networks=("10.1.0.0/25", "10.1.0.128/25"))),
-    "full-tunnel": Kind(
-        options=TunnelOptions(child_at_terminal={"remote_ts": WHOLE}, child_at_gateway={"local_ts": WHOLE})
-    ),
-    "narrowed-selectors-own-reqid": Kind(
-        options=TunnelOptions(child={"reqid": "4242"}, child_at_terminal={"remote_ts": "10.0.0.0/8"})
-    ),
-    "interfaces": Kind(
-        options=TunnelOptions(
-            child_at_terminal={"if_id_in": str(INBOUND), "if_id_out": str(OUTBOUND)},
-            child_at_gateway={"if_id_in": str(BOTH), "if_id_out": str(BOTH)},
-        ),
-        interfaces=True,
-    ),
-    "wide-replay-window-with-esn": Kind(
-        options=TunnelOptions(esp_proposal="aes128gcm16-esn", child={"replay_window": "2048"})
-    ),
-    "trap": Kind(options=TunnelOptions(child_at_terminal={"start_action": "trap"})),
-}
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    """A rekeyed CHILD_SA is soon gone, and the router drops what comes by the wrong link, as most networks do."""
-    world = make_world(tunnel=TunnelOptions(charon={"delete_rekeyed_delay": "1"}))
-    world.router.show("sysctl -qw net.ipv4.conf.all.rp_filter=1")
-    world.connect()
-    world.roam()
-    return world
+MARK = 45
+MARKING = f"""
+table inet marks {{
+  chain output {{
+    type route hook output priority mangle;
+    ip saddr {INNER_POOL} ip daddr {INNER_NETWORK} meta mark set {MARK}
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority mangle;
+    ip daddr {INNER_POOL} meta mark set {MARK}
+    meta l4proto esp meta mark set {MARK}
+  }}
+}}
+"""
+"""Everything that goes into the tunnel, or comes out of it, has the mark."""
 
 
 @contextlib.contextmanager
@@ -76,6 +52,59 @@ def interfaces(world: World) -> Iterator[None]:
     finally:
         for end, number, _ in wanted:
             end.show(f"ip link del xfrm{number}")
+
+
+@contextlib.contextmanager
+def marks(world: World) -> Iterator[None]:
+    """Packets are marked, as the policies want them."""
+    for end in world.ends:
+        end.namespace.run(["nft", MARKING])
+    try:
+        yield
+    finally:
+        for end in world.ends:
+            end.show("nft delete table inet marks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How a tunnel is set up, and what there is besides for its packets to find it."""
+
+    options: TunnelOptions
+    through: Callable[[World], AbstractContextManager[None]] = lambda _: contextlib.nullcontext()
+
+
+KINDS = {
+    "several-child-sas": Kind(options=TunnelOptions(networks=("10.1.0.0/25", "10.1.0.128/25"))),
+    "full-tunnel": Kind(
+        options=TunnelOptions(child_at_terminal={"remote_ts": WHOLE}, child_at_gateway={"local_ts": WHOLE})
+    ),
+    "narrowed-selectors-own-reqid": Kind(
+        options=TunnelOptions(child={"reqid": "4242"}, child_at_terminal={"remote_ts": "10.0.0.0/8"})
+    ),
+    "interfaces": Kind(
+        options=TunnelOptions(
+            child_at_terminal={"if_id_in": str(INBOUND), "if_id_out": str(OUTBOUND)},
+            child_at_gateway={"if_id_in": str(BOTH), "if_id_out": str(BOTH)},
+        ),
+        through=interfaces,
+    ),
+    "marks": Kind(options=TunnelOptions(child={"mark_in": str(MARK), "mark_out": str(MARK)}), through=marks),
+    "wide-replay-window-with-esn": Kind(
+        options=TunnelOptions(esp_proposal="aes128gcm16-esn", child={"replay_window": "2048"})
+    ),
+    "trap": Kind(options=TunnelOptions(child_at_terminal={"start_action": "trap"})),
+}
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """A rekeyed CHILD_SA is soon gone, and the router drops what comes by the wrong link, as most networks do."""
+    world = make_world(tunnel=TunnelOptions(charon={"delete_rekeyed_delay": "1"}))
+    world.router.show("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+    world.connect()
+    world.roam()
+    return world
 
 
 @contextlib.contextmanager
@@ -124,7 +153,7 @@ def left_where_it_is(world: World) -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_tunnel_of_each_kind_moves_and_is_rekeyed_afterwards(world: World, kind: Kind) -> None:
-    with interfaces(world) if kind.interfaces else contextlib.nullcontext():
+    with kind.through(world):
         world.reconnect(kind.options)
         inner = world.terminal.sa.inner
         survives_a_move(world)

@@ -147,6 +147,11 @@ class KernelStates:
                 found.append((reqid, ends.pop()))
         return tuple(found)
 
+    def mark(self, source: IPAddress, destination: IPAddress) -> int:
+        """The mark by which what goes from one inner address to another finds its policy; 0 where it needs none."""
+        self._pump()
+        return self._mirror.mark(source, destination)
+
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
         """Delete a state; False when there was none."""
         named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark)
