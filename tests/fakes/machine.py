@@ -108,6 +108,11 @@ class FakeKernel(Refusing, Bell):
         self.events += events
         self.ring()
 
+    def mark(self, source: IPAddress, destination: IPAddress) -> int:
+        """No policy has one."""
+        self.note("mark", source, destination)
+        return 0
+
     def state(self, destination: IPAddress, spi: int) -> SaState | None:
         """A state with its keys."""
         self.note("state", spi)
@@ -431,7 +436,7 @@ class Machine:
             kept=lambda _, _filter: self._open("kept", self.kept),
             queue=lambda _: self._open("queue", self.queue),
             filter=lambda _: self._open("filter", self.filter),
-            sender=lambda _: self._open("sender", self.sender),
+            sender=lambda _config, _kernel: self._open("sender", self.sender),
             routes=lambda _: self._open("routes", self.routes),
         )
 

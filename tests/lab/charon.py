@@ -17,7 +17,7 @@ from tests.lab.errors import Ended, LabError
 from tests.lab.hosts import Host
 from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, INNER_NETWORK6, INNER_POOL, INNER_POOL6
 
-__all__ = ["Charon", "ChildSa", "IkeSa", "TunnelOptions", "gateway_connection", "terminal_connection"]
+__all__ = ["SITE", "Charon", "ChildSa", "IkeSa", "TunnelOptions", "gateway_connection", "terminal_connection"]
 
 # The plugins a PSK tunnel needs: charon starts in a third of the time that all of Debian's take.
 PLUGINS = (
@@ -25,6 +25,8 @@ PLUGINS = (
 )
 CONNECTION = "roam"
 CHILD = "net"
+SITE = "site"
+"""A connection without virtual IP, beside the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,27 @@ class TunnelOptions:
     """The address of the gateway that tunnels are set up to."""
     inner: tuple[int, ...] = (4,)
     """IP versions of the terminals' inner addresses, and of what is behind the gateway."""
+    networks: tuple[str, ...] = ()
+    """Networks behind the gateway that have a CHILD_SA each; by default there is one for all that is behind it."""
+    site: str = ""
+    """Mode of the only CHILD_SA of SITE; without one there is no such connection."""
     connection: Mapping[str, str] = field(default_factory=dict)
     """More settings of the connection on both ends, such as rekey_time."""
     child: Mapping[str, str] = field(default_factory=dict)
-    """More settings of the child on both ends."""
+    """More settings of the children on both ends."""
+    child_at_terminal: Mapping[str, str] = field(default_factory=dict)
+    """More settings of the children on terminals, which take the place of others."""
+    child_at_gateway: Mapping[str, str] = field(default_factory=dict)
+    """The same on the gateway."""
     charon: Mapping[str, str] = field(default_factory=dict)
     """More settings of charon itself on both ends, such as retransmit_tries."""
+
+    @property
+    def children(self) -> dict[str, str]:
+        """The CHILD_SAs, and what is behind the gateway for each."""
+        if not self.networks:
+            return {CHILD: _listed(self, INNER_NETWORK, INNER_NETWORK6)}
+        return {f"{CHILD}{number}": network for number, network in enumerate(self.networks, 1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +121,29 @@ class IkeSa:
         )
 
 
+# What the terminal and the gateway have at either side of the CHILD_SA of SITE, by the side that the gateway's is on.
+SITE_SELECTORS: dict[str, dict[str, dict[str, str]]] = {
+    "tunnel": {
+        "remote_ts": {"local_ts": "10.8.0.0/24", "remote_ts": "10.1.0.99/32"},
+        "local_ts": {"local_ts": "10.1.0.99/32", "remote_ts": "10.8.0.0/24"},
+    },
+    "transport": {
+        "remote_ts": {"remote_ts": "dynamic[tcp/80]"},
+        "local_ts": {"local_ts": "dynamic[tcp/80]"},
+    },
+}
+
+
 def terminal_connection(number: int, options: TunnelOptions) -> str:
     """swanctl.conf of the terminal of a number."""
     return _swanctl(
         options,
-        ends=f"remote_addrs = {options.gateway}\n    vips = {_listed(options, '0.0.0.0', '::')}",  # noqa: S104
+        ends=f"remote_addrs = {options.gateway}",
+        addresses=f"vips = {_listed(options, '0.0.0.0', '::')}",  # noqa: S104
         local=f"terminal{number}@lab",
         remote="gateway@lab",
-        selectors=f"remote_ts = {_listed(options, INNER_NETWORK, INNER_NETWORK6)}",
+        side="remote_ts",
+        child=options.child_at_terminal,
         encap=options.encap,
     )
 
@@ -120,10 +152,12 @@ def gateway_connection(options: TunnelOptions) -> str:
     """swanctl.conf of the gateway, for all terminals."""
     return _swanctl(
         options,
-        ends=f"local_addrs = {options.gateway}\n    pools = {_listed(options, 'inner', 'inner6')}",
+        ends=f"local_addrs = {options.gateway}",
+        addresses=f"pools = {_listed(options, 'inner', 'inner6')}",
         local="gateway@lab",
         remote="%any" if options.ike_version == 2 else "",
-        selectors=f"local_ts = {_listed(options, INNER_NETWORK, INNER_NETWORK6)}",
+        side="local_ts",
+        child=options.child_at_gateway,
         extra=_pools(options),
     )
 
@@ -142,12 +176,49 @@ def _listed(options: TunnelOptions, four: str, six: str) -> str:
 
 
 def _swanctl(
-    options: TunnelOptions, *, ends: str, local: str, remote: str, selectors: str, encap: bool = False, extra: str = ""
+    options: TunnelOptions,
+    *,
+    ends: str,
+    addresses: str,
+    local: str,
+    remote: str,
+    side: str,
+    child: Mapping[str, str],
+    encap: bool = False,
+    extra: str = "",
+) -> str:
+    usual = {"esp_proposals": options.esp_proposal, **options.child}
+    children = {name: {**usual, side: network, **child} for name, network in options.children.items()}
+    roam = _connection(options, CONNECTION, f"{ends}\n    {addresses}", local, remote, children, encap=encap)
+    site = {CHILD: {**usual, "mode": options.site, **SITE_SELECTORS[options.site][side]}} if options.site else {}
+    whom = f"{SITE}.{remote}" if "@" in remote else remote
+    beside = _connection(options, SITE, ends, f"{SITE}.{local}", whom, site) if site else ""
+    return f"""connections {{
+{roam}{beside}}}
+secrets {{
+  ike-lab {{
+    secret = "a secret of the lab"
+  }}
+}}
+{extra}"""
+
+
+def _connection(
+    options: TunnelOptions,
+    name: str,
+    ends: str,
+    local: str,
+    remote: str,
+    children: Mapping[str, Mapping[str, str]],
+    *,
+    encap: bool = False,
 ) -> str:
     connection = "".join(f"    {key} = {value}\n" for key, value in options.connection.items())
-    child = "".join(f"        {key} = {value}\n" for key, value in options.child.items())
-    return f"""connections {{
-  {CONNECTION} {{
+    sections = ""
+    for child, settings in children.items():
+        lines = "".join(f"        {key} = {value}\n" for key, value in settings.items())
+        sections += f"      {child} {{\n{lines}      }}\n"
+    return f"""  {name} {{
     version = {options.ike_version}
     {ends}
     proposals = {options.ike_proposal}
@@ -163,19 +234,9 @@ def _swanctl(
       {f"id = {remote}" if remote else ""}
     }}
     children {{
-      {CHILD} {{
-        {selectors}
-        esp_proposals = {options.esp_proposal}
-{child}      }}
-    }}
+{sections}    }}
   }}
-}}
-secrets {{
-  ike-lab {{
-    secret = "a secret of the lab"
-  }}
-}}
-{extra}"""
+"""
 
 
 def _text(value: Any) -> Any:
@@ -265,10 +326,10 @@ class Charon:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def sas(self) -> tuple[IkeSa, ...]:
-        """All IKE_SAs, by unique id."""
+    def sas(self, connection: str = CONNECTION) -> tuple[IkeSa, ...]:
+        """All IKE_SAs of a connection, by unique id."""
         found = []
-        for listed in self._calls("list_sas"):
+        for listed in self._calls("list_sas", {"ike": connection}):
             for name, sa in listed.items():
                 inner = sa.get("local-vips") or sa.get("remote-vips") or []
                 children = [_child(child) for child in sa.get("child-sas", {}).values()]
@@ -291,21 +352,24 @@ class Charon:
                 )
         return tuple(sorted(found, key=lambda sa: sa.unique_id))
 
-    def initiate(self, *, deadline_s: float = 60.0) -> None:
-        """Set up the tunnel and wait for it."""
-        self._calls("initiate", {"child": CHILD, "ike": CONNECTION, "timeout": int(deadline_s * 1000), "loglevel": 0})
+    def initiate(self, connection: str = CONNECTION, *, deadline_s: float = 60.0) -> None:
+        """Set up the tunnel with all its CHILD_SAs and wait for it."""
+        wait = {"timeout": int(deadline_s * 1000), "loglevel": 0}
+        for listed in self._calls("list_conns", {"ike": connection}):
+            for child in listed[connection]["children"]:
+                self._calls("initiate", {"child": child, "ike": connection, **wait})
 
-    def terminate(self, *, force: bool = False) -> None:
+    def terminate(self, connection: str = CONNECTION, *, force: bool = False) -> None:
         """Take the tunnel down, as `swanctl --terminate --ike` does, and wait; with `force` not for an answer.
 
         charon calls that a failure, but the tunnel is gone.
         """
         if not force:
-            self._calls("terminate", {"ike": CONNECTION, "timeout": 60000, "loglevel": 0})
+            self._calls("terminate", {"ike": connection, "timeout": 60000, "loglevel": 0})
             return
         with contextlib.suppress(LabError):
-            self._calls("terminate", {"ike": CONNECTION, "timeout": 500, "loglevel": 0, "force": "yes"})
-        eventually(lambda: not self.sas(), f"{self._host.name}: charon gives the tunnel up")
+            self._calls("terminate", {"ike": connection, "timeout": 500, "loglevel": 0, "force": "yes"})
+        eventually(lambda: not self.sas(connection), f"{self._host.name}: charon gives the tunnel up")
 
     def rekey_child(self, child: ChildSa) -> None:
         """Have a CHILD_SA rekeyed."""

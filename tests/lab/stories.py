@@ -59,15 +59,15 @@ def survives_a_move(world: World, terminal: Terminal | None = None) -> Move:
 
 
 def rekeys_the_child(world: World, end: End, wanted: Wanted = USUAL, terminal: Terminal | None = None) -> None:
-    """One end rekeys the CHILD_SA: other SPIs in the same IKE_SA, and everything agrees on them."""
+    """One end rekeys a CHILD_SA: other SPIs in the same IKE_SA, and everything agrees on them."""
     whose = terminal or world.terminal
     before = whose.sa
-    (child,) = world.sa(end, whose).children
+    child, *_ = world.sa(end, whose).children
     end.charon.rekey_child(child)
 
     def rekeyed() -> bool:
-        now = whose.sa
-        return [c.spi_in for c in now.children] != [c.spi_in for c in before.children] and len(now.children) == 1
+        now = {child.spi_in for child in whose.sa.children}
+        return len(now) == len(before.children) and now != {child.spi_in for child in before.children}
 
     eventually(rekeyed, f"the {end.name} rekeys the CHILD_SA")
     assert whose.sa.spis == before.spis

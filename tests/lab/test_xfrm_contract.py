@@ -453,7 +453,9 @@ def test_pings_go_on_over_moves_and_none_is_lost(tunnel: Tunnel) -> None:
     assert places(TERMINAL) == places(GATEWAY) == Counter([f"{OLD} {GATE}", f"{GATE} {OLD}"])
 
 
-@pytest.mark.parametrize("more", ["replay-window 32", "replay-window 128 flag esn", "replay-window 128"])
+@pytest.mark.parametrize(
+    "more", ["replay-window 32", "replay-window 128 flag esn", "replay-window 128", "replay-window 2048 flag esn"]
+)
 def test_sequence_numbers_and_replay_windows_are_kept(stack: ExitStack, more: str) -> None:
     for namespace in (TERMINAL, GATEWAY):
         batch(namespace, states_text(UP, DOWN, more=more) + policies_text(namespace, INNER, BEHIND))
@@ -643,6 +645,53 @@ def test_states_with_marks_and_interface_ids_move(stack: ExitStack) -> None:
     found = tunnel.terminal.state(ip_address(GATE), UP, mark=Mark(1, 1))
     assert found is not None
     assert (found.mark, found.if_id, found.sent) == (Mark(1, 1), 7, 0)
+
+
+def test_a_marked_state_is_found_by_its_spi_once_it_was_seen(stack: ExitStack) -> None:
+    batch(TERMINAL, states_text(UP, DOWN, more="mark 0x2a mask 0xff"))
+    with inside(TERMINAL):
+        states = stack.enter_context(opened(KernelStates(last="fwd")))
+    assert states.state(ip_address(OLD), DOWN) is None
+
+    assert [spi for spi, _ in states.paths([DOWN])] == [DOWN]
+
+    assert state(states, OLD, DOWN).mark == Mark(0x2A, 0xFF)
+    xfrm(TERMINAL, "state flush")
+    states.paths([DOWN])
+    assert states.state(ip_address(OLD), DOWN) is None
+
+
+def test_states_of_directions_that_have_interface_ids_of_their_own_all_move_in_the_middle_of_a_rekey(
+    stack: ExitStack,
+) -> None:
+    for extra in (0, 16):
+        up, down = states_text(UP + extra, DOWN + extra, more="replay-window 32").splitlines()
+        batch(TERMINAL, f"{up} if_id 7\n{down} if_id 8\n")
+    for direction, number in (("out", 7), ("in", 8), ("fwd", 8)):
+        every = policies_text(TERMINAL, INNER, BEHIND, more=f"if_id {number}").splitlines()
+        batch(TERMINAL, "".join(f"{line}\n" for line in every if f"dir {direction} " in line))
+    tunnel = Tunnel(stack)
+    tunnel.children.append(ChildSa(name="net", unique_id=2, reqid=REQID, spi_in=DOWN + 16, spi_out=UP + 16))
+
+    tunnel.move_terminal()
+
+    assert places(TERMINAL) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {NEW}": 2})
+    assert template_places(TERMINAL) == Counter({f"{NEW} {GATE}": 1, f"{GATE} {NEW}": 2})
+    ids = {spi: found.if_id for spi in (UP, UP + 16) if (found := tunnel.terminal.state(ip_address(GATE), spi))}
+    assert ids == {UP: 7, UP + 16: 7}
+
+
+def test_where_a_child_sa_has_vanished_the_other_stays_where_it_was(tunnel: Tunnel) -> None:
+    tunnel.children.append(ChildSa(name="gone", unique_id=2, reqid=8, spi_in=DOWN + 16, spi_out=UP + 16))
+
+    with pytest.raises(KernelRefused, match="policies of reqid 8: ENOENT"):
+        tunnel.move_terminal()
+
+    assert places(TERMINAL) == Counter([f"{OLD} {GATE}", f"{GATE} {OLD}"])
+    assert template_places(TERMINAL) == Counter({f"{OLD} {GATE}": 1, f"{GATE} {OLD}": 2})
+    tunnel.children.pop()
+    tunnel.move_terminal()
+    assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
 
 
 def test_a_tunnel_without_policies_is_refused(stack: ExitStack) -> None:

@@ -74,7 +74,7 @@ def child(
     return ChildSa(
         name="net",
         unique_id=up & 0xFFFF,
-        reqid=1,
+        reqid=int(inner[0]) & 0xFF,
         spi_in=down if at_terminal else up,
         spi_out=up if at_terminal else down,
         state=state,

@@ -60,6 +60,11 @@ def test_a_child_that_is_being_updated_has_no_spis() -> None:
     assert (decoded.spi_in, decoded.spi_out, decoded.state) == (0, 0, "UPDATING")
 
 
+def test_a_child_whose_packets_are_compressed_is_known_by_its_second_pair_of_states() -> None:
+    children = decode_ike_sa("roam", listed(child_section(1), child_section(2, cpi_in="1a2b", cpi_out="3c4d"))).children
+    assert [child.ipcomp for child in children] == [False, True]
+
+
 @pytest.mark.parametrize("mode", ["TRANSPORT_PROXY", "IPTFS", "PASS"])
 def test_modes_that_are_not_known_are_other(mode: str) -> None:
     assert decode_ike_sa("roam", listed(child_section(1, mode=mode))).children[0].mode == Mode.OTHER

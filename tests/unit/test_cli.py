@@ -38,6 +38,8 @@ STATUS: Status = {
             "rejected": {},
         }
     ],
+    "rejected": {},
+    "left_alone": [],
 }
 
 

@@ -12,6 +12,7 @@ from swanroam.model.effects import (
     Forget,
     GiveVerdict,
     InformCharon,
+    LeftAlone,
     ListIkeSas,
     MoveStates,
     Persist,
@@ -101,7 +102,9 @@ def test_an_ike_sa_that_is_not_established_is_no_tunnel(complete: bool, state: s
 
 def test_an_ike_sa_without_inner_addresses_or_of_the_other_role_is_no_tunnel() -> None:
     desk = Desk(Role.GATEWAY)
-    assert desk.listed(replace(GATEWAYS, remote_vips=()), ike_sa(Role.TERMINAL, unique_id=3)) == ()
+    effects = desk.listed(replace(GATEWAYS, remote_vips=()), ike_sa(Role.TERMINAL, unique_id=3))
+    assert [type(effect) for effect in effects] == [LeftAlone, LeftAlone]
+    assert keys(desk) == set()
 
 
 def test_an_ike_sa_without_a_child_sa_in_tunnel_mode_is_no_tunnel_yet() -> None:

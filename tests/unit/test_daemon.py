@@ -281,6 +281,7 @@ def test_a_charon_that_comes_late_and_is_restarted_is_found(stage: Stage) -> Non
             "charon": {"version": "", "connected": False},
             "tunnels": [],
             "rejected": {"wrong-tunnel": 3},
+            "left_alone": [],
         }
         assert await running.status() == expected
         with stage.charon:

@@ -17,6 +17,7 @@ from swanroam.model.effects import (
     Forget,
     GiveVerdict,
     InformCharon,
+    LeftAlone,
     ListIkeSas,
     MoveStates,
     PacketRejected,
@@ -328,6 +329,16 @@ def test_sending_is_tried_again_while_charon_replaces_policies(effect: Effect) -
         assert len(desk.machine.done("send", "send_dummy")) == 4
 
     working(story)
+
+
+def test_what_is_left_alone_is_logged_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def story(desk: Desk) -> None:
+        desk.performer.perform((LeftAlone(name="site", inner=(), reason="it has no virtual IP"),))
+
+    working(story)
+    assert "site: left alone: it has no virtual IP" in caplog.text
 
 
 def test_sending_is_given_up_after_a_while(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from swanroam.app.report import report
 from swanroam.app.status import ChildStatus, MoveStatus, Status, TunnelStatus
 from swanroam.core.table import Table
 from swanroam.core.tunnel import LastMove, Tunnel
-from swanroam.model.effects import Trigger
+from swanroam.model.effects import LeftAlone, Trigger
 from swanroam.model.events import Reason
 from swanroam.model.path import Endpoint, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
@@ -80,6 +80,7 @@ def test_a_tunnel_is_told_in_the_words_of_the_contract() -> None:
             }
         ],
         "rejected": {},
+        "left_alone": [],
     }
 
 
@@ -89,6 +90,7 @@ def test_without_tunnels_and_without_charon_there_is_an_answer_all_the_same() ->
         "charon": {"version": "", "connected": False},
         "tunnels": [],
         "rejected": {},
+        "left_alone": [],
     }
     assert status_of(role=Role.TERMINAL, connected=False, version="") == expected
 
@@ -190,3 +192,14 @@ def test_refusals_that_belong_to_no_tunnel_are_told_with_those_of_the_packet_fil
         filtered={"floods": 7, "impossible": 0, "strangers": 3, "dummies": 4, "unproven": 5},
     )
     assert answer["rejected"] == {"not-validated": 5, "rate-limited": 7, "unknown-spi": 2, "wrong-tunnel": 4}
+
+
+def test_what_is_left_alone_is_told_with_the_reason_tunnels_first() -> None:
+    table = Table()
+    table.put(tunnel(capability=Capability.NONE, because="no answer to HELLO"))
+    site = LeftAlone(name="site", inner=(), reason="it has no virtual IP")
+    answer = report(Role.GATEWAY, table, connected=True, version="", epoch_s=0.0, bystanders=[site])
+    assert answer["left_alone"] == [
+        {"name": "home", "inner": ["10.3.0.1"], "reason": "no answer to HELLO"},
+        {"name": "site", "inner": [], "reason": "it has no virtual IP"},
+    ]

@@ -208,3 +208,26 @@ def test_type_interface_id_and_raw_selector_are_those_of_the_kernel() -> None:
     assert len(padded) > USERPOLICY_INFO_SIZE
     read = Migrate.unpack(step.payload)
     assert (read.type, read.if_id) == (1, 5)
+
+
+def test_the_mark_of_a_policy_for_what_goes_out_is_found_by_inner_addresses() -> None:
+    marked = replace(policy(Direction.OUT, 9), mark=Mark(42))
+    mirror = PolicyMirror()
+    mirror.load([message(marked), message(replace(policy(Direction.IN, 10), mark=Mark(7)))])
+    assert mirror.mark(INNER, ip_address("10.1.200.1")) == 42
+    assert mirror.mark(ip_address("10.9.0.2"), ip_address("10.1.0.1")) == 0
+    assert mirror.mark(INNER, ip_address("10.2.0.1")) == 0
+    assert mirror.mark(ip_address("10.1.0.1"), INNER) == 0, "what comes in is not ours to mark"
+    assert mirror.mark(ip_address("fd00::1"), ip_address("fd00::2")) == 0
+    told(mirror, message(replace(marked, mark=None)))
+    assert mirror.mark(INNER, BEHIND) == 0
+
+
+def test_a_marked_policy_for_everything_covers_every_address() -> None:
+    whole = replace(policy(Direction.OUT, 9), mark=Mark(42))
+    whole = replace(whole, selector=replace(whole.selector, destination=ip_address(0), destination_length=0))
+    mirror = PolicyMirror()
+    mirror.load([message(whole)])
+    assert mirror.mark(INNER, ip_address("203.0.113.200")) == 42
+    mirror.load([])
+    assert mirror.mark(INNER, BEHIND) == 0

@@ -1,6 +1,7 @@
 """The status for people: everything is in it, on wide terminals and narrow ones."""
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -8,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from swanroam.app.render import WIDE_COLUMNS, render
-from swanroam.app.status import Status, TunnelStatus
+from swanroam.app.status import LeftAloneStatus, Status, TunnelStatus
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 HOME: TunnelStatus = {
@@ -53,8 +54,16 @@ def shown(status: Status, width: int) -> str:
     return out.getvalue()
 
 
-def status_of(*tunnels: TunnelStatus, connected: bool = True, version: str = "5.9.8") -> Status:
-    return {"role": "gateway", "charon": {"version": version, "connected": connected}, "tunnels": [*tunnels]}
+def status_of(
+    *tunnels: TunnelStatus, connected: bool = True, version: str = "5.9.8", alone: Sequence[LeftAloneStatus] = ()
+) -> Status:
+    return {
+        "role": "gateway",
+        "charon": {"version": version, "connected": connected},
+        "tunnels": [*tunnels],
+        "rejected": {},
+        "left_alone": [*alone],
+    }
 
 
 @pytest.mark.parametrize("width", [60, 80, WIDE_COLUMNS, 200])
@@ -98,6 +107,14 @@ def test_a_very_narrow_terminal_is_no_error(width: int) -> None:
 
 def test_no_tunnels_is_a_sentence() -> None:
     assert "no tunnels" in shown(status_of(), 80)
+
+
+@pytest.mark.parametrize("width", [60, WIDE_COLUMNS])
+@pytest.mark.parametrize("tunnels", [(), (HOME,)])
+def test_what_is_left_alone_is_shown_with_the_reason(tunnels: tuple[TunnelStatus, ...], width: int) -> None:
+    site: LeftAloneStatus = {"name": "site[b]", "inner": ["10.3.0.9"], "reason": "it has no virtual IP"}
+    text = shown(status_of(*tunnels, alone=[site]), width)
+    assert "site[b] 10.3.0.9 left alone: it has no virtual IP" in text
 
 
 def test_charon_that_is_not_there_is_said() -> None:

@@ -14,7 +14,7 @@ from swanroam.kernel.queue import PacketQueue, Taken
 from swanroam.kernel.routes import RouteSource
 from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
-from swanroam.model.path import LocalAddress, Repository
+from swanroam.model.path import IPAddress, LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.xfrm.events import XfrmEvent
 
@@ -40,6 +40,9 @@ class Kernel(ports.Kernel, States, Source, Protocol):
 
     def process_events(self) -> Sequence[XfrmEvent]:
         """Follow what changed, and tell of it."""
+
+    def mark(self, source: IPAddress, destination: IPAddress) -> int:
+        """The mark of what goes through a tunnel from one inner address to another; mostly 0."""
 
 
 class Queue(ports.Queue, Source, Protocol):
@@ -117,8 +120,8 @@ def _filter(config: Config) -> Filter:
     return PacketFilter(config.role, queue=config.queue, port=config.port)
 
 
-def _sender(config: Config) -> Sender:
-    return TunnelSender(port=config.port)
+def _sender(config: Config, kernel: Kernel) -> Sender:
+    return TunnelSender(port=config.port, mark=kernel.mark)
 
 
 def _routes(_config: Config) -> Routes:
@@ -134,6 +137,6 @@ class Adapters:
     kept: Callable[[Config, Filter], Kept] = _kept
     queue: Callable[[Config], Queue] = _queue
     filter: Callable[[Config], Filter] = _filter
-    sender: Callable[[Config], Sender] = _sender
+    sender: Callable[[Config, Kernel], Sender] = _sender
     routes: Callable[[Config], Routes] = _routes
     """Asked on terminals only."""

@@ -108,7 +108,7 @@ class Daemon:
         kept = adapters.kept(config, self._filter)
         cleanup.callback(kept.close)
         kept.clean()
-        sender = adapters.sender(config)
+        sender = adapters.sender(config, self._kernel)
         cleanup.callback(sender.close)
         self._routes = adapters.routes(config) if config.role is Role.TERMINAL else None
         if self._routes is not None:
@@ -341,6 +341,7 @@ class Daemon:
             epoch_s=time.time() - self._clock(),
             rejected=self._core.rejected,
             filtered=self._filtered(),
+            bystanders=self._core.bystanders.reasons,
         )
 
     def _filtered(self) -> Mapping[str, int]:

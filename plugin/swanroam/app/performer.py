@@ -25,6 +25,7 @@ from swanroam.model.effects import (
     HoldInner,
     InformCharon,
     KeepAddress,
+    LeftAlone,
     ListIkeSas,
     MoveStates,
     PacketRejected,
@@ -216,6 +217,8 @@ class Performer:
                 self.world.keeper.persist(key)
             case Forget(key=key):
                 self.world.keeper.forget(key)
+            case LeftAlone(name=name, reason=reason):
+                log.info("%s: left alone: %s", name, reason)
             case TunnelMoved() | CapabilityChanged() | PacketRejected():
                 self.world.hooks.announce(effect)
             case _:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swanroam.app.logs import escape
-from swanroam.app.status import EndpointStatus, MoveStatus, Status, TunnelStatus
+from swanroam.app.status import EndpointStatus, LeftAloneStatus, MoveStatus, Status, TunnelStatus
 
 __all__ = ["render"]
 
@@ -29,10 +29,17 @@ def render(status: Status, width: int, now: datetime) -> RenderableType:
     version = f"strongSwan {charon['version']}" if charon["version"] else "strongSwan"
     connected = Text("connected", "green") if charon["connected"] else Text("not connected", "red")
     heading = Text.assemble((escape(status["role"]), "bold"), ", ", escape(version), " ", connected)
+    alone = [_left_alone(each) for each in status["left_alone"]]
     if not status["tunnels"]:
-        return Group(heading, Text("no tunnels"))
+        return Group(heading, Text("no tunnels"), *alone)
     rows = [_cells(tunnel, now) for tunnel in status["tunnels"]]
-    return Group(heading, _table(rows)) if width >= WIDE_COLUMNS else Group(heading, *map(_block, rows))
+    tunnels = [_table(rows)] if width >= WIDE_COLUMNS else [*map(_block, rows), Text()]
+    return Group(heading, *tunnels, *alone)
+
+
+def _left_alone(each: LeftAloneStatus) -> Text:
+    who = " ".join((each["name"], *each["inner"]))
+    return Text.assemble((escape(who), "bold"), " left alone: ", escape(each["reason"]))
 
 
 def _table(rows: Iterable[tuple[Text, ...]]) -> Table:

@@ -1,13 +1,14 @@
 """The table as `swanroam status` shows it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from swanroam.app.status import ChildStatus, MoveStatus, Status, TunnelStatus
+from swanroam.app.status import ChildStatus, LeftAloneStatus, MoveStatus, Status, TunnelStatus
 from swanroam.core.table import Table
 from swanroam.core.tunnel import LastMove, Tunnel
+from swanroam.model.effects import LeftAlone
 from swanroam.model.events import Reason
 from swanroam.model.tunnel import Role
 from swanroam.wire.ruleset import FLOODS, IMPOSSIBLE, SMUGGLED, STRANGERS, UNPROVEN
@@ -34,22 +35,30 @@ def report(
     epoch_s: float,
     rejected: Mapping[Reason, int] | None = None,
     filtered: Mapping[str, int] | None = None,
+    bystanders: Iterable[LeftAlone] = (),
 ) -> Status:
     """The status of a daemon; `epoch_s` is what the monotonic clock has to be added to for the time of day.
 
-    `rejected`: refusals that belong to no tunnel; `filtered`: the counters of the packet filter, by name.
+    `rejected`: refusals that belong to no tunnel; `filtered`: the counters of the packet filter, by name; `bystanders`:
+    what is left alone besides tunnels.
     """
     refused = Counter(rejected or {})
     for name, count in (filtered or {}).items():
         if name in FILTERED and count:
             refused[FILTERED[name]] += count
     tunnels = sorted(table, key=lambda tunnel: (tunnel.key.name, [int(address) for address in tunnel.key.inner]))
+    alone = [LeftAlone(name=t.key.name, inner=t.key.inner, reason=t.because) for t in tunnels if t.because]
     return {
         "role": role.value,
         "charon": {"version": version, "connected": connected},
         "tunnels": [_tunnel(tunnel, epoch_s) for tunnel in tunnels],
         "rejected": {reason.value: count for reason, count in sorted(refused.items())},
+        "left_alone": [_left_alone(each) for each in (*alone, *bystanders)],
     }
+
+
+def _left_alone(each: LeftAlone) -> LeftAloneStatus:
+    return {"name": each.name, "inner": [str(address) for address in each.inner], "reason": each.reason}
 
 
 def _tunnel(tunnel: Tunnel, epoch_s: float) -> TunnelStatus:

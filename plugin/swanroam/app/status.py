@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-__all__ = ["CharonStatus", "ChildStatus", "EndpointStatus", "MoveStatus", "Status", "TunnelStatus"]
+__all__ = ["CharonStatus", "ChildStatus", "EndpointStatus", "LeftAloneStatus", "MoveStatus", "Status", "TunnelStatus"]
 
 
 class EndpointStatus(TypedDict):
@@ -57,6 +57,16 @@ class CharonStatus(TypedDict):
     connected: bool
 
 
+class LeftAloneStatus(TypedDict):
+    """What swanroam does nothing about; a tunnel of this kind is among the tunnels, too."""
+
+    name: str
+    """The connection."""
+    inner: list[str]
+    """Virtual IPs; mostly none."""
+    reason: str
+
+
 class Status(TypedDict):
     """All of it."""
 
@@ -65,3 +75,4 @@ class Status(TypedDict):
     tunnels: list[TunnelStatus]
     rejected: dict[str, int]
     """Number of refusals by reason that belong to no tunnel, those of the packet filter among them."""
+    left_alone: list[LeftAloneStatus]

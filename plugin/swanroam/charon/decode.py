@@ -189,6 +189,7 @@ def _child_sa(section: _Section) -> ChildSa:
         state=section.text("state"),
         encap=section.flag("encap"),
         encryption=section.optional("encr-alg") or "",
+        ipcomp="cpi-in" in section.values,
         local_selectors=section.selectors("local-ts"),
         remote_selectors=section.selectors("remote-ts"),
     )

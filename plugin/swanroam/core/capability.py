@@ -3,6 +3,7 @@
     terminal -> gateway   HELLO       once the CHILD_SA is up, and after a restart of the terminal's daemon
     gateway -> terminal   HELLO       after a restart of the gateway's daemon, where it does not know
     either answers        HELLO-ACK   or REFUSE with a reason: version, critical feature, policy
+    gateway -> terminal   REFUSE      with no nonce, when it can no longer tell the tunnel from another
 
 An unanswered HELLO is repeated with growing intervals, then the tunnel counts as without the capability. The terminal
 is asked anew when its tunnel is built anew. Rekeys keep the agreement, as they keep the peer.
@@ -30,10 +31,13 @@ __all__ = [
     "on_unagreed_update",
     "send_hello",
     "unserved",
+    "withdraw",
 ]
 
 OWN_FEATURES: Final = Feature.UPDATE | Feature.PATH_CHALLENGE
 PROTOCOL_VERSION: Final = 1
+NO_NONCE: Final = bytes(16)
+"""Of a REFUSE that answers no HELLO but ends what was agreed."""
 
 HELLO_DELAYS_S: Final = {
     Role.TERMINAL: (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0),
@@ -52,6 +56,8 @@ def unserved(sa: IkeSa, settings: Settings, mobike: bool | None = None) -> str |
     mobike = settings.mobike(sa) if mobike is None else mobike
     if mobike is None:
         return "behind a NAT charon may move it with MOBIKE, and does not tell: say mobike = false where it does not"
+    if any(child.ipcomp for child in sa.children):
+        return "in a packet that IPComp compressed the inner source cannot be verified"
     if any(child.encryption == "AES_CTR" for child in sa.children):
         # A clone of such a state has no generator of initialization vectors (xfrm_state.c, xfrm_state_clone: geniv).
         return "the kernel cannot move AES-CTR with a separate integrity algorithm"
@@ -67,17 +73,17 @@ def alone(tunnel: Tunnel, settings: Settings) -> bool:
     tunnel is not charon's to move with MOBIKE: its kernel reports where authentic packets come from.
     """
     newest = tunnel.sas[0]
-    served = unserved(newest, settings, tunnel.mobike) is None and not tunnel.mobike
+    served = _obstacle(tunnel, settings) is None and not tunnel.mobike
     wanted = settings.of(newest.name).agreement is not Agreement.OFF and served
     return tunnel.role is Role.TERMINAL and tunnel.native and wanted and (newest.nat_local or newest.nat_fake)
 
 
-def initial(sa: IkeSa, settings: Settings) -> tuple[Capability, str]:
-    """The capability of a tunnel that just appeared, and why."""
+def initial(sa: IkeSa, settings: Settings, shares: str = "") -> tuple[Capability, str]:
+    """The capability of a tunnel that just appeared, and why; `shares` as of a Tunnel."""
     agreement = settings.of(sa.name).agreement
     if agreement is Agreement.OFF:
         return Capability.NONE, "off by configuration"
-    if reason := unserved(sa, settings):
+    if reason := shares or unserved(sa, settings):
         return Capability.NONE, reason
     if agreement is Agreement.CONFIGURED:
         return Capability.CONFIGURED, "by configuration"
@@ -129,10 +135,21 @@ def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
 
 
 def on_refusal(tunnel: Tunnel, refusal: Refuse) -> Step:
-    """The other end refused; the tunnel is left alone."""
-    if refusal.nonce != tunnel.hello_nonce:
+    """The other end refused; the tunnel is left alone. One whose IKE is carried stays as it is until nobody answers."""
+    ends = refusal.nonce == NO_NONCE and tunnel.capability is Capability.NEGOTIATED and not tunnel.carries_ike
+    if refusal.nonce != tunnel.hello_nonce and not ends:
         return tunnel, ()
     return _changed(tunnel, Capability.NONE, f"refused: {refusal.reason.name.lower()}")
+
+
+def withdraw(tunnel: Tunnel, port: int) -> tuple[Effect, ...]:
+    """What tells the terminal that the gateway follows its moves no longer."""
+    addresses = message_addresses(tunnel, port)
+    if tunnel.role is not Role.GATEWAY or tunnel.capability is not Capability.NEGOTIATED or addresses is None:
+        return ()
+    source, destination = addresses
+    refusal = Refuse(nonce=NO_NONCE, reason=Refusal.POLICY)
+    return (SendMessage(key=tunnel.key, source=source, destination=destination, message=refusal),)
 
 
 def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:
@@ -141,10 +158,14 @@ def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:
     No HELLO of the gateway reaches a terminal that has moved, so this has to do. The UPDATE itself is not acknowledged:
     the next one is, when the packet that carries it has moved the tunnel. None where the agreement is not wanted.
     """
-    served = unserved(tunnel.sas[0], settings, tunnel.mobike) is None
-    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or not served:
+    obstacle = _obstacle(tunnel, settings)
+    if settings.of(tunnel.key.name).agreement is not Agreement.NEGOTIATE or obstacle:
         return None
     return _changed(tunnel, Capability.NEGOTIATED, "UPDATE")
+
+
+def _obstacle(tunnel: Tunnel, settings: Settings) -> str | None:
+    return tunnel.shares or unserved(tunnel.sas[0], settings, tunnel.mobike)
 
 
 def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None:
@@ -152,14 +173,14 @@ def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None
         return Refusal.VERSION
     if hello.critical & ~int(OWN_FEATURES):
         return Refusal.FEATURE
-    served = unserved(tunnel.sas[0], settings, tunnel.mobike) is None
-    if settings.of(tunnel.key.name).agreement is Agreement.OFF or not served:
+    if settings.of(tunnel.key.name).agreement is Agreement.OFF or _obstacle(tunnel, settings):
         return Refusal.POLICY
     return None
 
 
 def _changed(tunnel: Tunnel, capability: Capability, detail: str) -> Step:
-    changed = replace(tunnel, capability=capability, hello_nonce=b"", hello_attempt=0)
+    because = detail if capability is Capability.NONE else ""
+    changed = replace(tunnel, capability=capability, because=because, hello_nonce=b"", hello_attempt=0)
     stop = StopTimer(TimerId(tunnel.key, TimerKind.HELLO))
     if capability is tunnel.capability:
         return changed, (stop,)

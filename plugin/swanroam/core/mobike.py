@@ -62,7 +62,7 @@ def hold(tunnel: Tunnel) -> tuple[Effect, ...]:
 
 def listed(tunnel: Tunnel, before: Path, at_s: float) -> Step:
     """Compare where charon has the tunnel with where it had it; `before` is where swanroam had it until now."""
-    if not tunnel.mobike:
+    if not tunnel.mobike or tunnel.shares:
         return tunnel, ()
     if any(child.state == "UPDATING" for child in tunnel.children):
         # Encapsulation is not told in this state, nor is it clear which of the states were updated.

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import capability, gateway, mobike, terminal, watching
+from swanroam.core import bystanders, capability, gateway, mobike, terminal, watching
+from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
@@ -75,6 +76,7 @@ class Core:
     def __init__(self, settings: Settings, nonce: Callable[[], bytes], port: int) -> None:
         self.settings = settings
         self.table = Table()
+        self.bystanders = Bystanders()
         self.repository: Repository | None = None
         self._nonce = nonce
         self._port = port
@@ -149,7 +151,7 @@ class Core:
         children = {child.unique_id: child for sa in known.values() for child in sa.children}
         listed = {unique_id: _with_spis(sa, children) for unique_id, sa in listed.items()}
         sas = listed if event.complete else known | listed
-        effects: list[Effect] = []
+        effects: list[Effect] = [*self.bystanders.listed(self.settings.role, event.sas, complete=event.complete)]
         grouped: dict[TunnelKey, list[IkeSa]] = {}
         for sa in sas.values():
             inner = inner_addresses(self.settings.role, sa)
@@ -158,12 +160,14 @@ class Core:
         for tunnel in self.table:
             if tunnel.key not in grouped:
                 effects += self._end(tunnel)
+        shared = bystanders.shared(grouped, self.bystanders)
         for key, members in grouped.items():
             newest_first = tuple(sorted(members, key=lambda sa: sa.unique_id, reverse=True))
             tunnel_now = self.table.get(key)
-            changed = tunnel_now is None or tunnel_now.sas != newest_first or event.complete
-            if changed:
-                effects += self._refresh(key, newest_first, paths, event)
+            shares = shared.get(key, "")
+            changed = tunnel_now is None or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
+            if changed or event.complete:
+                effects += self._refresh(key, newest_first, shares, paths, event)
         if event.complete:
             effects += [Forget(key) for key in self._remembered]
             self._remembered = {}
@@ -171,6 +175,13 @@ class Core:
 
     def _on_ended(self, event: IkeSaEnded) -> tuple[Effect, ...]:
         tunnel = self.table.by_ike(event.unique_id)
+        if self.bystanders.ended(event.unique_id) or (tunnel and tunnel.shares):
+            # The others may have to themselves now what it shared with them.
+            return (*self._without(tunnel, event), ListIkeSas())
+        return self._without(tunnel, event)
+
+    def _without(self, tunnel: Tunnel | None, event: IkeSaEnded) -> tuple[Effect, ...]:
+        """An IKE_SA of a tunnel is no more."""
         if tunnel is None:
             return ()
         left = tuple(sa for sa in tunnel.sas if sa.unique_id != event.unique_id)
@@ -182,11 +193,11 @@ class Core:
         return self._apply((tunnel, (watching.watch(tunnel),)))
 
     def _refresh(
-        self, key: TunnelKey, sas: tuple[IkeSa, ...], paths: dict[int, Path], event: IkeSasListed
+        self, key: TunnelKey, sas: tuple[IkeSa, ...], shares: str, paths: dict[int, Path], event: IkeSasListed
     ) -> tuple[Effect, ...]:
         """Take what charon and the kernel say of a tunnel into the table."""
         role = self.settings.role
-        fresh = Tunnel(key=key, role=role, sas=sas, path=sas[0].path, capability=Capability.PENDING)
+        fresh = Tunnel(key=key, role=role, sas=sas, path=sas[0].path, capability=Capability.PENDING, shares=shares)
         if not fresh.spis:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
             return self._on_bare(key, sas, event.at_s)
@@ -217,6 +228,12 @@ class Core:
             kernel_path = None  # charon takes the encapsulation away, and AlignStates brings it back
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest, bare_since_s=None)
+        tunnel = replace(tunnel, shares=shares)
+        if bool(shares) != bool(known.shares):
+            # Nothing that was agreed or begun holds for a tunnel that is not told apart; later it is asked anew.
+            apart = replace(tunnel, phase=Phase.STEADY, hello_attempt=0, hello_nonce=b"")
+            ended = capability.withdraw(known, self._port) if shares else ()
+            return (*self._abandon(key), *ended, *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
         newly = key not in self.table
@@ -290,7 +307,7 @@ class Core:
         lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
         also = {at[child.spi_in].origin: None for child in strays if child not in lost}
         tunnel = replace(tunnel, also=tuple(also))
-        if not lost or tunnel.key in self._flights or tunnel.key in self._following:
+        if not lost or tunnel.shares or tunnel.key in self._flights or tunnel.key in self._following:
             return tunnel, ()
         return tunnel, tuple(
             AlignStates(key=tunnel.key, children=(child,), old=at[child.spi_in], path=tunnel.path) for child in lost
@@ -301,7 +318,7 @@ class Core:
         remembered, spis = self._remembered.pop(fresh.key, (None, frozenset[int]()))
         if remembered is None or not spis & set(fresh.spis):
             return None
-        agreed, _detail = capability.initial(fresh.sas[0], self.settings)
+        agreed, because = capability.initial(fresh.sas[0], self.settings)
         if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
             agreed = Capability.NEGOTIATED
         nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
@@ -313,6 +330,7 @@ class Core:
             sas=fresh.sas,
             path=fresh.path,
             capability=agreed,
+            because=because if agreed is Capability.NONE else "",
             phase=Phase.STEADY,
             nat=nat,
             translated=translated,
@@ -321,9 +339,11 @@ class Core:
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
-        agreed, detail = capability.initial(tunnel.sas[0], self.settings)
+        agreed, detail = capability.initial(tunnel.sas[0], self.settings, tunnel.shares)
+        because = detail if agreed is Capability.NONE else ""
         moving = self.settings.mobike(tunnel.sas[0])
-        tunnel = replace(tunnel, capability=agreed, mobike=moving, charon=mobike.charons(tunnel.sas[0]))
+        charons = mobike.charons(tunnel.sas[0])
+        tunnel = replace(tunnel, capability=agreed, because=because, mobike=moving, charon=charons)
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         self.table.put(tunnel)
         effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]

@@ -240,8 +240,9 @@ def on_goodbye(tunnel: Tunnel) -> Step:
     """The gateway carries IKE no longer through a NAT that charon does not know of: built anew, it knows of it."""
     if not tunnel.carries_ike:
         return tunnel, ()
-    tunnel = replace(tunnel, capability=Capability.NONE)
-    told = CapabilityChanged(key=tunnel.key, capability=Capability.NONE, detail="the gateway's daemon ends")
+    because = "the gateway's daemon ends"
+    tunnel = replace(tunnel, capability=Capability.NONE, because=because)
+    told = CapabilityChanged(key=tunnel.key, capability=Capability.NONE, detail=because)
     return tunnel, (watching.watch(tunnel), Persist(tunnel.key), told, reestablish(tunnel))
 
 

@@ -20,7 +20,7 @@ from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress, Origin, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, TunnelKey
 
-__all__ = ["TRANSITIONS", "LastMove", "Phase", "Signal", "Tunnel", "advance", "inner_addresses"]
+__all__ = ["CARRYING", "TRANSITIONS", "LastMove", "Phase", "Signal", "Tunnel", "advance", "inner_addresses"]
 
 
 class Phase(StrEnum):
@@ -95,6 +95,10 @@ class Tunnel:
     path: Path
     """Where the kernel's states are."""
     capability: Capability
+    because: str = ""
+    """Why it has no capability; empty where it has one, or it is not known yet."""
+    shares: str = ""
+    """What another tunnel has in common with it, so that it is left alone (core/bystanders.py); empty for nothing."""
     phase: Phase = Phase.STEADY
     attempt: int = 0
     """How often the message of this phase was sent again."""
@@ -215,6 +219,9 @@ def advance(tunnel: Tunnel, signal: Signal) -> Tunnel:
 
 
 def inner_addresses(role: Role, sa: IkeSa) -> tuple[IPAddress, ...]:
-    """The terminal's inner addresses of an IKE_SA; empty when this machine has not that role in it."""
-    addresses = sa.local_vips if role is Role.TERMINAL else sa.remote_vips
+    """The terminal's inner addresses of an IKE_SA; empty when this machine has not that role in it.
+
+    Who asks charon for two addresses of one pool is given the same one twice.
+    """
+    addresses = frozenset(sa.local_vips if role is Role.TERMINAL else sa.remote_vips)
     return tuple(sorted(addresses, key=lambda address: (address.version, int(address))))

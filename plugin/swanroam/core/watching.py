@@ -45,7 +45,9 @@ def inform(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
 
 
 def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
-    """As `inform`, MOBIKE or not."""
+    """As `inform`, MOBIKE or not; nothing where charon, which is told a reqid, could take it for another tunnel's."""
+    if tunnel.shares:
+        return ()
     if not tunnel.native:
         terminal = tunnel.role is Role.TERMINAL
         silent = tunnel.path.encap and terminal

@@ -64,6 +64,7 @@ class PolicyMirror:
     def __init__(self) -> None:
         self._by_index: dict[int, MirroredPolicy] = {}
         self._indexes: dict[int, set[int]] = {}
+        self._marked: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._by_index)
@@ -72,10 +73,16 @@ class PolicyMirror:
         """The policies that have a template of this CHILD_SA, in the order the kernel numbered them."""
         return [self._by_index[index] for index in sorted(self._indexes.get(reqid, ()))]
 
+    def mark(self, source: IPAddress, destination: IPAddress) -> int:
+        """The mark by which what goes from one inner address to another finds its policy; 0 where it needs none."""
+        marked = (self._by_index[index].policy for index in self._marked)
+        return next((p.mark.value for p in marked if p.mark and p.selector.covers(source, destination)), 0)
+
     def load(self, dump: list[NetlinkMessage]) -> int:
         """Replace all that is known by a dump; the number of messages that were not understood."""
         self._by_index.clear()
         self._indexes.clear()
+        self._marked.clear()
         failures = 0
         for message in dump:
             try:
@@ -118,9 +125,12 @@ class PolicyMirror:
         self._by_index[policy.index] = MirroredPolicy(policy, payload[: XfrmSelector.LAYOUT.size], ends)
         for reqid in reqids:
             self._indexes.setdefault(reqid, set()).add(policy.index)
+        if policy.mark and policy.direction == Direction.OUT:
+            self._marked.add(policy.index)
 
     def _remove(self, index: int) -> None:
         known = self._by_index.pop(index, None)
+        self._marked.discard(index)
         for template in known.policy.templates if known else ():
             indexes = self._indexes.get(template.reqid, set())
             indexes.discard(index)

@@ -4,11 +4,14 @@ The gateway answers from whatever address of its traffic selector the terminal w
 addresses of this machine (IP_TRANSPARENT), and routing and policies see the source that a packet will have
 (IP_PKTINFO; man 7 ip). Nothing is received here: messages come by NFQUEUE, bound to the SPI that decrypted them, and a
 packet in clear text must never be taken for one.
+
+Of policies that are for marked packets (`mark_out`) those that are sent have the mark.
 """
 
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,8 +35,11 @@ class TunnelSender:
     Raises KernelRefused: EADDRINUSE when another program has the port.
     """
 
-    def __init__(self, *, port: int = 4555) -> None:
+    def __init__(
+        self, *, port: int = 4555, mark: Callable[[IPAddress, IPAddress], int] = lambda _source, _destination: 0
+    ) -> None:
         self._port = port
+        self._mark = mark
         self._udp: dict[int, socket.socket] = {}
         self._icmp: dict[int, socket.socket] = {}
         try:
@@ -82,18 +88,19 @@ class TunnelSender:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         udp.bind(("", self._port))
 
-    @staticmethod
     def _send(
-        sockets: dict[int, socket.socket], source: IPAddress, destination: IPAddress, port: int, payload: bytes
+        self, sockets: dict[int, socket.socket], source: IPAddress, destination: IPAddress, port: int, payload: bytes
     ) -> None:
         operation = f"send from {source} to {destination}"
         if source.version != destination.version or source.version not in sockets:
             raise KernelRefused(operation, errno.EAFNOSUPPORT)
         if source.version == 4:
-            control = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4s", 0, source.packed, bytes(4)))
+            control = [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4s", 0, source.packed, bytes(4)))]
         else:
-            control = (socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16sI", source.packed, 0))
+            control = [(socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16sI", source.packed, 0))]
+        if mark := self._mark(source, destination):
+            control.append((socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark)))
         try:
-            sockets[source.version].sendmsg([payload], [control], 0, (str(destination), port))
+            sockets[source.version].sendmsg([payload], control, 0, (str(destination), port))
         except OSError as error:
             raise KernelRefused(operation, error.errno or errno.EIO) from error

@@ -68,6 +68,8 @@ class KernelStates:
         self._transactions = Transactions(self._requests)
         self._sequences = Sequences(self._transactions)
         self._refits = Refits(self._transactions)
+        # By SPI: a state that has a mark is not found without it (xfrm_state.c, __xfrm_state_lookup).
+        self._marks: dict[int, Mark] = {}
         try:
             self._load()
         except KernelRefused:
@@ -93,8 +95,11 @@ class KernelStates:
         return events
 
     def state(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> SaState | None:
-        """A state with its keys and its sequence numbers as they are now; None when there is none."""
-        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark)
+        """A state with its keys and its sequence numbers as they are now; None when there is none.
+
+        Without `mark` it is that of the state with this SPI which `paths` saw last.
+        """
+        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark or self._marks.get(spi))
         try:
             answers = self._requests.request(f"state {spi:08x}", Msg.GETSA, named.request())
         except KernelRefused as error:
@@ -116,6 +121,7 @@ class KernelStates:
         if not wanted:
             return ()
         found: list[tuple[int, Path]] = []
+        marks: dict[int, Mark] = {}
         for message in self._requests.request("states", Msg.GETSA, dump_states_request(), Flag.DUMP):
             try:
                 head = SaHead.unpack(message.payload)
@@ -124,6 +130,9 @@ class KernelStates:
                 continue
             if head.spi in wanted and not head.larval:
                 found.append((head.spi, _path(head)))
+            if head.mark:
+                marks[head.spi] = head.mark
+        self._marks = marks
         return tuple(found)
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
@@ -140,6 +149,11 @@ class KernelStates:
                 if len(places) == 1:
                     found[reqid, places.pop()] = None
         return tuple(found)
+
+    def mark(self, source: IPAddress, destination: IPAddress) -> int:
+        """The mark by which what goes from one inner address to another finds its policy; 0 where it needs none."""
+        self._pump()
+        return self._mirror.mark(source, destination)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
         """Delete a state; False when there was none."""
@@ -236,11 +250,14 @@ class KernelStates:
             return KernelRefused(f"policies of reqid {min(missing)}", errno.ENOENT)
         left = [one for one in every if one[0].direction != self._last and not plan.done(*one)]
         # What sends goes first, in a system call of its own: data leaves while the rest is made ready. Each message
-        # moves one state of each direction; where there are more states than that, everything is first.
+        # moves one state of each direction; where there are more states than that, everything is first. In UDP, and
+        # where the directions have interface ids of their own, it moves only that of the policy's direction.
         first = [one for one in left if one[0].direction == Direction.OUT]
         messages = Counter(reqid for _, reqid in first)
         crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
-        if crowded and not new.encap:
+        ids = [{policy.policy.if_id for policy in self._mirror.of_reqid(reqid)} for reqid in reqids]
+        one_way = new.encap or any(len(both) > 1 for both in ids)
+        if crowded and not one_way:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         # Nothing is worked out while nothing is sent.
         steps = [plan.step(*one) for one in first]
@@ -254,7 +271,7 @@ class KernelStates:
         if leaves_udp:
             return self._leave_udp(children, old, new, stopped, steps, covers)
         failure = self._perform(steps[len(first) :], (), new, covers)
-        unreached = new.addresses == old.addresses or (crowded if new.encap else old.encap)
+        unreached = new.addresses == old.addresses or (crowded and one_way) or (old.encap and not new.encap)
         if not failure and unreached:
             self._align(children, old, new)
         return failure

@@ -19,6 +19,7 @@ __all__ = [
     "HoldInner",
     "InformCharon",
     "KeepAddress",
+    "LeftAlone",
     "ListIkeSas",
     "MoveStates",
     "PacketRejected",
@@ -287,6 +288,17 @@ class PacketRejected:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """Nothing is done about the IKE_SAs of a connection, and why; for people."""
+
+    name: str
+    """The swanctl connection name."""
+    inner: tuple[IPAddress, ...]
+    """Virtual IPs of either end; mostly none."""
+    reason: str
+
+
 Announcement = TunnelMoved | CapabilityChanged | PacketRejected
 
 Effect = (
@@ -310,5 +322,6 @@ Effect = (
     | ListIkeSas
     | Persist
     | Forget
+    | LeftAlone
     | Announcement
 )

@@ -88,6 +88,8 @@ class ChildSa:
     encap: bool = False
     encryption: str = ""
     """charon's word, as "AES_GCM_16"; empty while it does not tell."""
+    ipcomp: bool = False
+    """Whether packets are compressed (RFC 3173): there is a second state, of IPComp, for each ESP state."""
     local_selectors: tuple[Selector, ...] = ()
     remote_selectors: tuple[Selector, ...] = ()
 

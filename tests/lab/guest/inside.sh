@@ -5,7 +5,8 @@ set -eu
 artifacts=$1
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 for module in veth bridge dummy sch_netem esp4 esp6 xfrm_user gcm ccm ctr cbc seqiv authenc echainiv hmac sha1_generic sha256_generic \
-    sha512_generic chacha20poly1305 nf_tables nft_chain_nat nft_masq nft_redir nft_queue nft_xfrm nft_limit nft_fib_inet nfnetlink_queue nf_conntrack_netlink wireguard; do
+    sha512_generic chacha20poly1305 nf_tables nft_chain_nat nft_masq nft_redir nft_queue nft_xfrm nft_limit nft_fib_inet nfnetlink_queue nf_conntrack_netlink wireguard \
+    xfrm_interface ipcomp xfrm4_tunnel deflate; do
     modprobe "$module" || echo "module $module: not in this kernel" >&2
 done
 

@@ -248,6 +248,12 @@ class XfrmSelector:
     interface: int = 0
     user: int = 0
 
+    def covers(self, source: IPAddress, destination: IPAddress) -> bool:
+        """Whether these addresses are in it, whatever protocol and ports are."""
+        return _within(source, self.source, self.source_length) and _within(
+            destination, self.destination, self.destination_length
+        )
+
     def pack(self) -> bytes:
         """56 bytes."""
         return self.LAYOUT.pack(
@@ -290,6 +296,11 @@ class XfrmSelector:
             interface=raw[10],
             user=raw[11],
         )
+
+
+def _within(address: IPAddress, network: IPAddress, length: int) -> bool:
+    shift = network.max_prefixlen - length
+    return address.version == network.version and int(address) >> shift == int(network) >> shift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

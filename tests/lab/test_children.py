@@ -1,0 +1,193 @@
+"""Kinds of tunnels: what moves, moves under streams and is rekeyed afterwards; what is left alone says why."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.lab.agreement import State, kernel_states
+from tests.lab.charon import CONNECTION, SITE, TunnelOptions
+from tests.lab.conditions import eventually
+from tests.lab.stories import rekeys_the_child, survives_a_move
+from tests.lab.topology import INNER_NETWORK, INNER_POOL
+from tests.lab.world import End, World
+
+WHOLE = "0.0.0.0/0"
+INBOUND, OUTBOUND, BOTH = 42, 43, 44
+"""Interface ids: the terminal has one for each direction, the gateway one for both."""
+MARK = 45
+MARKING = f"""
+table inet marks {{
+  chain output {{
+    type route hook output priority mangle;
+    ip saddr {INNER_POOL} ip daddr {INNER_NETWORK} meta mark set {MARK}
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority mangle;
+    ip daddr {INNER_POOL} meta mark set {MARK}
+    meta l4proto esp meta mark set {MARK}
+  }}
+}}
+"""
+"""Everything that goes into the tunnel, or comes out of it, has the mark."""
+
+
+@contextlib.contextmanager
+def interfaces(world: World) -> Iterator[None]:
+    """XFRM interfaces that the tunnels of their ids go through."""
+    wanted = (
+        (world.terminal, INBOUND, None),
+        (world.terminal, OUTBOUND, INNER_NETWORK),
+        (world.gateway, BOTH, INNER_POOL),
+    )
+    for end, number, network in wanted:
+        end.show(f"ip link add xfrm{number} type xfrm if_id {number}")
+        end.show(f"ip link set xfrm{number} up")
+        if network:
+            end.show(f"ip route add {network} dev xfrm{number}")
+    try:
+        yield
+    finally:
+        for end, number, _ in wanted:
+            end.show(f"ip link del xfrm{number}")
+
+
+@contextlib.contextmanager
+def marks(world: World) -> Iterator[None]:
+    """Packets are marked, as the policies want them."""
+    for end in world.ends:
+        end.namespace.run(["nft", MARKING])
+    try:
+        yield
+    finally:
+        for end in world.ends:
+            end.show("nft delete table inet marks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How a tunnel is set up, and what there is besides for its packets to find it."""
+
+    options: TunnelOptions
+    through: Callable[[World], AbstractContextManager[None]] = lambda _: contextlib.nullcontext()
+
+
+KINDS = {
+    "several-child-sas": Kind(options=TunnelOptions(networks=("10.1.0.0/25", "10.1.0.128/25"))),
+    "full-tunnel": Kind(
+        options=TunnelOptions(child_at_terminal={"remote_ts": WHOLE}, child_at_gateway={"local_ts": WHOLE})
+    ),
+    "narrowed-selectors-own-reqid": Kind(
+        options=TunnelOptions(child={"reqid": "4242"}, child_at_terminal={"remote_ts": "10.0.0.0/8"})
+    ),
+    "interfaces": Kind(
+        options=TunnelOptions(
+            child_at_terminal={"if_id_in": str(INBOUND), "if_id_out": str(OUTBOUND)},
+            child_at_gateway={"if_id_in": str(BOTH), "if_id_out": str(BOTH)},
+        ),
+        through=interfaces,
+    ),
+    "marks": Kind(options=TunnelOptions(child={"mark_in": str(MARK), "mark_out": str(MARK)}), through=marks),
+    "wide-replay-window-with-esn": Kind(
+        options=TunnelOptions(esp_proposal="aes128gcm16-esn", child={"replay_window": "2048"})
+    ),
+    "trap": Kind(options=TunnelOptions(child_at_terminal={"start_action": "trap"})),
+}
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """A rekeyed CHILD_SA is soon gone, and the router drops what comes by the wrong link, as most networks do."""
+    world = make_world(tunnel=TunnelOptions(charon={"delete_rekeyed_delay": "1"}))
+    world.router.show("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+    world.connect()
+    world.roam()
+    return world
+
+
+@contextlib.contextmanager
+def site(world: World) -> Iterator[None]:
+    """The tunnel of SITE is there, too."""
+    world.terminal.charon.initiate(SITE)
+    try:
+        yield
+    finally:
+        for end in world.ends:
+            end.charon.terminate(SITE, force=True)
+
+
+def says(end: End, connection: str, reason: str) -> None:
+    """One end's swanroam shows and logs why the tunnels of a connection are left alone."""
+
+    def shown() -> bool:
+        alone = end.swanroam.status()["left_alone"]
+        return reason in [each["reason"] for each in alone if each["name"] == connection]
+
+    eventually(shown, f"{end.name} says why: {reason}")
+    assert reason in end.swanroam.log
+
+
+def states(world: World, connection: str) -> list[State | None]:
+    """The kernel's states of a connection on both ends."""
+    spis = [
+        (end, child.spi_in, child.spi_out) for end in world.ends for child in end.charon.sas(connection)[0].children
+    ]
+    return [kernel_states(end).get(spi) for end, *pair in spis for spi in pair]
+
+
+def left_where_it_is(world: World) -> None:
+    """The terminal leaves and comes back: its tunnel stays where it is, and then goes on as it was."""
+    before, identity = states(world, CONNECTION), world.terminal.sa.identity
+    assert None not in before
+    world.terminal.move()
+    for end in world.ends:
+        end.swanroam.status()
+    assert states(world, CONNECTION) == before
+    world.terminal.move()
+    with world.both_ways():
+        assert states(world, CONNECTION) == before
+    assert world.terminal.sa.identity == identity
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_tunnel_of_each_kind_moves_and_is_rekeyed_afterwards(world: World, kind: Kind) -> None:
+    with kind.through(world):
+        world.reconnect(kind.options)
+        inner = world.terminal.sa.inner
+        survives_a_move(world)
+        rekeys_the_child(world, world.gateway)
+        with world.both_ways():
+            assert world.terminal.sa.inner == inner
+
+
+def test_a_tunnel_whose_packets_are_compressed_is_left_alone(world: World) -> None:
+    world.reconnect(TunnelOptions(child={"ipcomp": "yes"}), roams=False)
+    try:
+        for end in world.ends:
+            says(end, CONNECTION, "in a packet that IPComp compressed the inner source cannot be verified")
+        left_where_it_is(world)
+    finally:
+        world.reconnect(TunnelOptions())
+
+
+def test_a_tunnel_whose_reqid_another_one_has_is_left_alone_until_it_has_it_to_itself(world: World) -> None:
+    world.reconnect(TunnelOptions(site="tunnel", child={"reqid": "4242"}))
+    with site(world):
+        for end in world.ends:
+            says(end, CONNECTION, "another tunnel has its reqid 4242, too")
+        left_where_it_is(world)
+    world.agreed(world.terminal)
+    survives_a_move(world)
+
+
+def test_a_tunnel_in_transport_mode_beside_stays_as_it_is(world: World) -> None:
+    world.reconnect(TunnelOptions(site="transport"))
+    with site(world):
+        for end in world.ends:
+            says(end, SITE, "it has no virtual IP")
+        before = states(world, SITE)
+        assert None not in before
+        survives_a_move(world)
+        assert states(world, SITE) == before
