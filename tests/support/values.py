@@ -34,6 +34,8 @@ from swanroam.model.tunnel import ChildSa, IkeSa, Role, Selector, TunnelKey
 
 PORT = 4555
 GATEWAY = IPv4Address("203.0.113.1")
+SECOND = IPv4Address("203.0.113.2")
+"""Another address of the gateway, where it has one."""
 A = IPv4Address("192.0.2.10")
 B = IPv4Address("198.51.100.20")
 C = IPv4Address("192.0.2.130")
@@ -137,6 +139,23 @@ def repository(*addresses: IPAddress, metrics: Mapping[IPAddress, int] | None = 
         metric = (metrics or {}).get(address, 100 + position)
         routes.append(Route(destination=IPv4Network("0.0.0.0/0"), interface=interface, metric=metric))
     return Repository(addresses=tuple(local), routes=tuple(routes))
+
+
+def homes(*addresses: IPAddress, deprecated: Iterable[IPAddress] = (), interface: str = "wan0") -> Repository:
+    """A gateway's addresses, all on one interface; of its routes it needs to know none."""
+    old = tuple(deprecated)
+    return Repository(
+        addresses=tuple(
+            LocalAddress(
+                address=address,
+                prefix_length=24,
+                interface=interface,
+                usable=address not in old,
+                deprecated=address in old,
+            )
+            for address in (*addresses, *old)
+        )
+    )
 
 
 def nonces() -> Callable[[], bytes]:

@@ -86,7 +86,7 @@ def test_a_refusal_of_a_later_version_decodes() -> None:
     assert decode(later) == Refuse(nonce=NONCE, reason=Refusal.VERSION)
 
 
-@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7, 8, 9, 10])
 def test_all_other_messages_of_a_later_version_are_unsupported(type_: int) -> None:
     with pytest.raises(Unsupported, match="version 2") as caught:
         decode(message(type_, attribute(1, NONCE), version=2))
@@ -99,7 +99,7 @@ def test_there_is_no_version_0(type_: int) -> None:
         decode(message(type_, attribute(1, NONCE), version=0))
 
 
-@pytest.mark.parametrize("type_", [0, 9, 255])
+@pytest.mark.parametrize("type_", [0, 11, 255])
 def test_unknown_types_are_unsupported_whatever_they_hold(type_: int) -> None:
     with pytest.raises(Unsupported, match=f"type {type_}") as caught:
         decode(message(type_, b"\xff"))

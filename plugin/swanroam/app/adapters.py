@@ -121,8 +121,8 @@ def _sender(config: Config) -> Sender:
     return TunnelSender(port=config.port)
 
 
-def _routes(_config: Config) -> Routes:
-    return RouteSource()
+def _routes(config: Config) -> Routes:
+    return RouteSource(routes=config.role is Role.TERMINAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,4 +136,3 @@ class Adapters:
     filter: Callable[[Config], Filter] = _filter
     sender: Callable[[Config], Sender] = _sender
     routes: Callable[[Config], Routes] = _routes
-    """Asked on terminals only."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from swanroam.core.inner import message_addresses
+from swanroam.core.seeking import learn
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import CapabilityChanged, Effect, Persist, SendMessage, StartTimer, StopTimer
@@ -107,16 +108,23 @@ def send_hello(tunnel: Tunnel, nonce: bytes, port: int) -> Step:
     )
 
 
-def answer_hello(tunnel: Tunnel, hello: Hello, own: IPAddress, peer: IPAddress, settings: Settings) -> Step:
-    """Accept or refuse the offer of the other end."""
+def answer_hello(
+    tunnel: Tunnel,
+    hello: Hello,
+    own: IPAddress,
+    peer: IPAddress,
+    settings: Settings,
+    addresses: tuple[IPAddress, ...] = (),
+) -> Step:
+    """Accept or refuse the offer of the other end; a gateway tells the terminal its `addresses`."""
     refusal = _refusal(tunnel, hello, settings)
     if refusal is not None:
         answer = Refuse(nonce=hello.nonce, reason=refusal)
         return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
-    ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES)
+    ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES, addresses=addresses)
     if tunnel.role is Role.GATEWAY:
         # A terminal that says HELLO may have been restarted and count its moves from the start.
-        tunnel = replace(tunnel, update_sequence=0)
+        tunnel = replace(tunnel, update_sequence=0, gateways=addresses)
     tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO")
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
 
@@ -125,6 +133,7 @@ def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
     """The other end accepted; an answer to another HELLO than the last one is ignored."""
     if ack.nonce != tunnel.hello_nonce:
         return tunnel, ()
+    tunnel = learn(tunnel, ack.addresses) if tunnel.role is Role.TERMINAL else tunnel
     return _changed(tunnel, Capability.NEGOTIATED, "HELLO-ACK")
 
 
