@@ -90,8 +90,6 @@ def _move(move: LastMove, role: Role, epoch_s: float) -> MoveStatus:
 def _address(move: LastMove, role: Role, *, new: bool) -> str:
     """The address of the end that moved: of the terminal, where both did."""
     path = move.new if new else move.old
-    if role is Role.TERMINAL:
-        local = move.new.local != move.old.local
-    else:
-        local = move.new.remote == move.old.remote
-    return str((path.local if local else path.remote).address)
+    terminal = role is Role.TERMINAL
+    own = move.new.local != move.old.local if terminal else move.new.remote == move.old.remote
+    return str((path.local if own else path.remote).address)
