@@ -235,12 +235,17 @@ class Desk:
         )
 
     def held(
-        self, source: IPAddress, spi: int = SPI_UP, packet_id: int | None = None, port: int | None = None
+        self,
+        source: IPAddress,
+        spi: int = SPI_UP,
+        packet_id: int | None = None,
+        port: int | None = None,
+        own: IPAddress = GATEWAY,
     ) -> tuple[Effect, ...]:
-        """The packet filter holds a packet, in UDP from `port`."""
+        """The packet filter holds a packet to an address of this end, in UDP from `port`."""
         number = next(self._packets) if packet_id is None else packet_id
         return self.step(
-            PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=GATEWAY, spi=spi, port=port)
+            PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=own, spi=spi, port=port)
         )
 
     def verified(

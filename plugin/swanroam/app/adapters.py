@@ -16,6 +16,7 @@ from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
+from swanroam.wire.rtnetlink import decode_change
 from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = ["Adapters", "Filter", "Hooks", "Kept", "Kernel", "Queue", "Routes", "Sender"]
@@ -122,7 +123,10 @@ def _sender(config: Config) -> Sender:
 
 
 def _routes(config: Config) -> Routes:
-    return RouteSource(routes=config.role is Role.TERMINAL)
+    if config.role is Role.TERMINAL:
+        return RouteSource()
+    # Without routes there is little to decode, and a gateway starts without pyroute2.
+    return RouteSource(routes=False, decode_dump=decode_change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,7 +125,9 @@ def answer_hello(
     if tunnel.role is Role.GATEWAY:
         # A terminal that says HELLO may have been restarted and count its moves from the start.
         tunnel = replace(tunnel, update_sequence=0, gateways=addresses)
-    tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO")
+    # The answer to a terminal's own HELLO, if one is on the way, tells it the gateway's addresses.
+    asks = tunnel.role is Role.TERMINAL and bool(tunnel.hello_nonce)
+    tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO", asks=asks)
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
 
 
@@ -167,10 +169,14 @@ def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None
     return None
 
 
-def _changed(tunnel: Tunnel, capability: Capability, detail: str) -> Step:
-    changed = replace(tunnel, capability=capability, hello_nonce=b"", hello_attempt=0)
-    stop = StopTimer(TimerId(tunnel.key, TimerKind.HELLO))
+def _changed(tunnel: Tunnel, capability: Capability, detail: str, *, asks: bool = False) -> Step:
+    """The tunnel with that capability; with `asks` a HELLO goes on waiting for its answer."""
+    changed = replace(tunnel, capability=capability)
+    stop: tuple[Effect, ...] = ()
+    if not asks:
+        changed = replace(changed, hello_nonce=b"", hello_attempt=0)
+        stop = (StopTimer(TimerId(tunnel.key, TimerKind.HELLO)),)
     if capability is tunnel.capability:
-        return changed, (stop,)
+        return changed, stop
     told = CapabilityChanged(key=tunnel.key, capability=capability, detail=detail)
-    return changed, (stop, Persist(tunnel.key), told)
+    return changed, (*stop, Persist(tunnel.key), told)
