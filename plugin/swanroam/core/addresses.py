@@ -110,8 +110,8 @@ def on_moved(tunnel: Tunnel, event: MoveFinished, addresses: tuple[IPAddress, ..
 def resume(tunnel: Tunnel, own: OwnAddresses, configured: Collection[IPAddress], at_s: float, port: int) -> Step:
     """Tell a terminal again after a restart, where the last daemon moved the tunnel and nobody acknowledged."""
     last, addresses = tunnel.last_move, own.to_tell(tunnel, configured)
-    unheard = last is not None and last.trigger is Trigger.GATEWAY and last.new.local == tunnel.path.local
-    if last is None or not unheard or last.validated or not addresses or not _agreed(tunnel):
+    heard = last is None or last.trigger is not Trigger.GATEWAY or last.validated
+    if heard or not addresses or not _agreed(tunnel):
         return tunnel, ()
     return _announce(tunnel, addresses, at_s, port)
 
