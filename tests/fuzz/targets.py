@@ -21,7 +21,7 @@ from swanroam.charon.decode import decode_listing
 from swanroam.charon.protocols import EventKind
 from swanroam.errors import ConfigError, WireError
 from swanroam.kernel.filter import name_of_table
-from swanroam.model.messages import Feature, Hello, PathChallenge, Refusal, Refuse, Update, UpdateAck
+from swanroam.model.messages import Feature, GatewayMoved, Hello, PathChallenge, Refusal, Refuse, Update, UpdateAck
 from swanroam.model.path import Endpoint
 from swanroam.model.tunnel import Capability, TunnelKey
 from swanroam.wire import control, rtnetlink
@@ -190,6 +190,7 @@ def message_seeds() -> Iterator[bytes]:
         Update(sequence=1 << 40, claimed=here),
         UpdateAck(sequence=1, observed=there),
         PathChallenge(nonce=nonce),
+        GatewayMoved(sequence=1, addresses=(here.address, there.address)),
     ):
         yield control.encode(each)
 

@@ -66,6 +66,8 @@ class Terminal(End):
         self.inner = ""
         """The virtual IP, once connected; the first of several."""
         self._owned = self.outer
+        self.home = ""
+        """The gateway's address that its tunnel goes to now, where that is not the usual one."""
         self.present = True
         """Whether it has an outer address."""
         self.resting = False
@@ -81,7 +83,7 @@ class Terminal(End):
     @property
     def gateway(self) -> str:
         """The gateway's outer address for a tunnel from here."""
-        return GATEWAY_WAN6 if ":" in self.outer else GATEWAY_WAN
+        return self.home or (GATEWAY_WAN6 if ":" in self.outer else GATEWAY_WAN)
 
     @property
     def nat(self) -> NatOfLink | None:
@@ -106,6 +108,7 @@ class Terminal(End):
 
     def connect(self) -> None:
         """Initiate the tunnel."""
+        self.home = ""
         self.charon.initiate()
         self.inner, *_ = self.sa.inner
 

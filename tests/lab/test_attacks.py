@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from swanroam.model.messages import Feature, Goodbye, HelloAck, PathResponse, Refusal, Refuse, UpdateAck
+from swanroam.model.messages import Feature, GatewayMoved, Goodbye, HelloAck, PathResponse, Refusal, Refuse, UpdateAck
 from swanroam.model.path import Endpoint
 from swanroam.wire.control import encode
 from tests.lab.agreement import agrees
@@ -169,6 +169,7 @@ def test_a_server_cannot_speak_for_the_gateway_to_the_terminals_daemon(world: Wo
         Refuse(nonce=nonce, reason=Refusal.POLICY),
         HelloAck(nonce=nonce, features=Feature.UPDATE),
         Goodbye(),
+        GatewayMoved(sequence=2**63, addresses=(ip_address(ATTACKER),)),
         *(UpdateAck(sequence=sequence, observed=observed) for sequence in range(1, 20)),
     )
     at_terminal = world.terminal.swanroam.status()

@@ -38,6 +38,7 @@ from swanroam.wire.ruleset import CLEARTEXT, DUMMIES, STRANGERS
 TERMINAL, GATEWAY, SERVER = "pkc-terminal", "pkc-gateway", "pkc-server"
 OLD, NEW, GATE = "192.0.2.1", "192.0.2.3", "192.0.2.2"
 OLD6, NEW6, GATE6 = "2001:db8::1", "2001:db8::3", "2001:db8::2"
+OWN = (GATE, GATE6)
 INNER, OTHER_INNER, INNER6 = "10.9.0.1", "10.9.0.9", "fd00:9::1"
 BEHIND, BEHIND6 = "10.1.0.1", "fd00:1::1"
 SPI_UP, SPI_DOWN = 0xC0000001, 0xC0000002
@@ -154,6 +155,7 @@ def watched(*sources: str, spis: tuple[int, ...] = (SPI_UP,), leaving: tuple[str
         key=KEY,
         inner=(ip_address(INNER), ip_address(INNER6)),
         spis=spis,
+        own=tuple(map(ip_address, OWN)),
         sources=tuple(map(ip_address, sources)),
         leaving=tuple(map(ip_address, leaving)),
     )
@@ -257,6 +259,14 @@ def test_other_esp_goes_on_untouched(gateway: Gateway, change: str) -> None:
                 packet_filter.unwatch(KEY)
         assert arrives(server, b"untouched")
         assert queue.receive() == []
+
+
+def test_esp_from_a_known_source_to_where_the_tunnel_is_not_is_held(gateway: Gateway) -> None:
+    packet_filter, queue = gateway
+    elsewhere = replace(watched(OLD, NEW), own=(ip_address(OLD),))
+    packet_filter.watch(elsewhere)
+    say(b"to another address of the gateway")
+    assert (str(held(queue).packet.source), str(elsewhere.own[0])) == (NEW, OLD)
 
 
 def test_a_source_that_left_is_held_again_after_its_time(gcm_tunnel: None) -> None:  # noqa: ARG001 - it is there

@@ -12,10 +12,12 @@ __all__ = [
     "GATEWAY_LAN",
     "GATEWAY_WAN",
     "GATEWAY_WAN6",
+    "GATEWAY_WAN_SECOND",
     "INNER_NETWORK",
     "INNER_NETWORK6",
     "INNER_POOL",
     "INNER_POOL6",
+    "ROUTER_WAN",
     "SERVER",
     "SERVER6",
     "Access",
@@ -28,6 +30,7 @@ INNER_POOL = "10.9.0.0/24"
 SERVER = "10.1.0.10"
 GATEWAY_LAN = "10.1.0.1"
 GATEWAY_WAN = "192.0.2.1"
+GATEWAY_WAN_SECOND = "192.0.2.2"
 ROUTER_WAN = "192.0.2.254"
 
 # Where a link has IPv6; all of it besides what there is of IPv4, but on the terminals.
@@ -101,6 +104,8 @@ class Topology:
     """IP version of the terminals' addresses on wlan0 and on lte0; a link with NAT has IPv4."""
     attacker: bool = False
     """A host of its own on the lte network, 203.0.113.66."""
+    second_home: bool = False
+    """A second address of the gateway, 192.0.2.2, beside the first."""
     sysctl: dict[str, str] = field(default_factory=dict)
     """More settings for every host, below /proc/sys/net."""
 
@@ -120,6 +125,11 @@ class Topology:
         """The access networks as the terminals see them: behind a NAT the private one."""
         pairs = zip(ACCESS, self.outer, strict=True)
         return tuple(access.over6() if version == 6 else self._inside(access) for access, version in pairs)
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The gateway's outer addresses of IPv4."""
+        return (GATEWAY_WAN, GATEWAY_WAN_SECOND) if self.second_home else (GATEWAY_WAN,)
 
     @property
     def six(self) -> bool:
@@ -260,7 +270,7 @@ def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -
     if host == "gateway":
         return [
             "link set wan0 up",
-            f"addr add {GATEWAY_WAN}/24 dev wan0",
+            *(f"addr add {address}/24 dev wan0" for address in topology.homes),
             f"route add default via {ROUTER_WAN}",
             "link set lan0 up",
             f"addr add {GATEWAY_LAN}/24 dev lan0",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from swanroam.core.tunnel import Phase
 from swanroam.model.path import IPAddress
 from tests.support.peers import World
-from tests.support.values import GATEWAY, NAT_A, NAT_B, NAT_C, NAT_PRIVATE, PRIVATE, A, B, C
+from tests.support.values import GATEWAY, NAT_A, NAT_B, NAT_C, NAT_PRIVATE, PRIVATE, SECOND, A, B, C
 
 ADDRESSES = st.one_of(
     st.permutations((A, B, C, PRIVATE)).map(lambda each: (each[0],)),
@@ -34,6 +34,20 @@ STORY = st.lists(
     ),
     max_size=15,
 )
+HOMES = (GATEWAY, SECOND)
+STORY_OF_GATEWAYS = st.lists(
+    st.one_of(
+        st.tuples(st.just("roam"), st.permutations((A, B, C)).map(lambda each: (each[0],))),
+        st.tuples(st.just("renumber"), st.sampled_from(((GATEWAY,), HOMES, (SECOND, GATEWAY), (SECOND,)))),
+        st.tuples(st.just("silence"), st.sampled_from((frozenset(), frozenset({GATEWAY}), frozenset({SECOND})))),
+        st.tuples(st.just("wait"), st.sampled_from((0.001, 0.02, 0.3, 2.0, 6.0))),
+        st.tuples(st.just("restart"), st.tuples(st.booleans(), st.just(True), st.sampled_from((0.01, 1.0)))),
+        st.tuples(st.just("lose"), st.sampled_from((0.0, 0.2))),
+        st.tuples(st.just("rekey"), st.none()),
+        st.tuples(st.just("replay"), st.tuples(st.sampled_from((A, B, C)), st.integers(1, 5))),
+    ),
+    max_size=12,
+)
 
 
 def tell(world: World, story: list[tuple[str, object]]) -> None:
@@ -47,6 +61,10 @@ def tell(world: World, story: list[tuple[str, object]]) -> None:
                 host = world.terminal if terminal else world.gateway
                 if host.running:
                     world.restart(host, down_s, remember=remember)
+            case "renumber", tuple(addresses):
+                world.renumber(*addresses)
+            case "silence", frozenset() as silent:
+                world.silent = silent
             case "lose", float(loss):
                 world.loss = loss
             case "rekey", None:
@@ -61,7 +79,7 @@ def tell(world: World, story: list[tuple[str, object]]) -> None:
 
 def replay(world: World, source: IPAddress, position: int) -> None:
     """Somebody on the path sends one of the last packets on from one of the terminal's addresses, or from elsewhere."""
-    seen = [packet for packet in world.sent if packet.destination == GATEWAY]
+    seen = [packet for packet in world.sent if packet.destination in HOMES]
     if len(seen) >= position:
         world.gateway.receive(replace(seen[-position], source=source))
 
@@ -75,6 +93,24 @@ def test_whatever_happens_both_ends_agree_in_the_end(
     world.stream((world.terminal, world.gateway), 0.5, 60.0)
     tell(world, story)
     world.loss = 0.0
+    ends_in_agreement(world)
+
+
+@given(STORY_OF_GATEWAYS, st.integers(0, 2**16), st.sampled_from((0.0, 0.03)), st.sampled_from((0.005, 0.15)))
+@profile(max_examples=300, deadline=None)
+def test_whatever_becomes_of_the_gateways_addresses_both_ends_agree_in_the_end(
+    story: list[tuple[str, object]], seed: int, jitter_s: float, delay_s: float
+) -> None:
+    world = World(seed=seed, jitter_s=jitter_s, delay_s=delay_s, gateways=HOMES)
+    world.stream((world.terminal, world.gateway), 0.5, 60.0)
+    tell(world, story)
+    world.loss, world.silent = 0.0, frozenset()
+    world.renumber(*HOMES)
+    ends_in_agreement(world)
+
+
+def ends_in_agreement(world: World) -> None:
+    """After two more moves, in peace."""
     world.roam(B)
     world.run(20.0)
     world.roam(A)

@@ -26,6 +26,7 @@ from swanroam.model.effects import (
     MoveStates,
     StartTimer,
     StopTimer,
+    Trigger,
     Unwatch,
     VerifyPacket,
     Watch,
@@ -50,6 +51,8 @@ from swanroam.model.events import (
 )
 from swanroam.model.messages import (
     Feature,
+    GatewayMoved,
+    GatewayMovedAck,
     Goodbye,
     Hello,
     HelloAck,
@@ -69,9 +72,11 @@ from tests.support.values import (
     INNER,
     OTHER_INNER,
     PORT,
+    SECOND,
     A,
     B,
     C,
+    homes,
     ike_sa,
     nonces,
     path,
@@ -80,6 +85,7 @@ from tests.support.values import (
 )
 
 OUTER = (A, B, C)
+HOMES = (GATEWAY, SECOND)
 SOURCES = (*OUTER, GATEWAY, INNER, IPv4Address("224.0.0.1"), IPv4Address("127.0.0.1"))
 INNERS: tuple[tuple[IPAddress, ...], ...] = ((INNER,), (OTHER_INNER,), (INNER, OTHER_INNER))
 SPIS = tuple(range(1, 6))
@@ -122,6 +128,10 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 1000.0
         self.core = Core(settings(self.role), nonces(), PORT)
+        self.homes: list[IPAddress] = []
+        """Addresses that the gateway has."""
+        self.told: set[IPAddress] = set()
+        """Addresses of the gateway that the terminal was told."""
         self.held: dict[int, PacketHeld] = {}
         self.to_verify: list[int] = []
         self.verified: dict[int, PacketVerified] = {}
@@ -175,6 +185,9 @@ class Machine(RuleBasedStateMachine):
         if move.new == tunnel.validated_path and tunnel.phase is Phase.VALIDATING and not tunnel.nonce:
             return
         assert tunnel.capability.allows_moves
+        if move.trigger is Trigger.GATEWAY:
+            self.check_of_addresses(move)
+            return
         if self.role is Role.TERMINAL:
             return
         reasons = [
@@ -188,6 +201,15 @@ class Machine(RuleBasedStateMachine):
         for packet_id in reasons[:1]:
             spi = self.held[packet_id].spi
             self.highest[move.key, spi] = self.verified[packet_id].sequence
+
+    def check_of_addresses(self, move: MoveStates) -> None:
+        """Whether it is the gateway's address that this move changes, and to one that it has, or that was told."""
+        if self.role is Role.TERMINAL:
+            assert move.new.remote.address in (GATEWAY, *self.told)
+        else:
+            assert move.new.remote == move.old.remote
+            assert move.old.local.address not in self.homes
+            assert move.new.local.address in self.homes
 
     def may_move(self, tunnel: Tunnel, packet: PacketVerified) -> bool:
         """The guard's rule, said once more."""
@@ -217,14 +239,16 @@ class Machine(RuleBasedStateMachine):
     def lose_charon(self) -> None:
         self.do(CharonLost(at_s=self.now_s))
 
-    @rule(addresses=st.lists(st.sampled_from(OUTER), unique=True))
-    def roam(self, addresses: list[IPAddress]) -> None:
-        self.do(RepositoryChanged(at_s=self.now_s, repository=repository(*addresses)))
+    @rule(addresses=st.lists(st.sampled_from(OUTER), unique=True), own=st.lists(st.sampled_from(HOMES), unique=True))
+    def roam(self, addresses: list[IPAddress], own: list[IPAddress]) -> None:
+        self.homes = own
+        there = repository(*addresses) if self.role is Role.TERMINAL else homes(*own)
+        self.do(RepositoryChanged(at_s=self.now_s, repository=there))
 
-    @rule(source=st.sampled_from((*OUTER, *SOURCES)), spi=st.integers(1, 6))
-    def hold(self, source: IPAddress, spi: int) -> None:
+    @rule(source=st.sampled_from((*OUTER, *SOURCES)), spi=st.integers(1, 6), own=st.sampled_from(HOMES))
+    def hold(self, source: IPAddress, spi: int, own: IPAddress) -> None:
         number = len(self.held) + 1
-        self.held[number] = PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=GATEWAY, spi=spi)
+        self.held[number] = PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=own, spi=spi)
         self.do(self.held[number])
 
     @precondition(lambda self: self.to_verify)
@@ -266,11 +290,14 @@ class Machine(RuleBasedStateMachine):
         nonce = st.sampled_from(self.nonces[-4:])
         endpoint = st.builds(Endpoint, st.sampled_from(OUTER), st.just(500))
         features = st.just(Feature.UPDATE)
+        told = st.lists(st.sampled_from((*HOMES, *SOURCES)), min_size=1, max_size=2, unique=True).map(tuple)
         message: Message = data.draw(
             st.one_of(
                 st.builds(Hello, nonce=nonce, features=features),
                 st.builds(Hello, nonce=nonce, features=features, critical=st.integers(0, 7), version=st.integers(1, 2)),
-                st.builds(HelloAck, nonce=nonce, features=features),
+                st.builds(HelloAck, nonce=nonce, features=features, addresses=st.just(()) | told),
+                st.builds(GatewayMoved, sequence=st.integers(0, 4), addresses=told),
+                st.builds(GatewayMovedAck, sequence=st.integers(0, 4)),
                 st.builds(Refuse, nonce=nonce, reason=st.sampled_from(Refusal)),
                 st.builds(Update, sequence=st.integers(0, 4), claimed=endpoint),
                 st.builds(UpdateAck, sequence=st.integers(0, 4), observed=endpoint),
@@ -279,6 +306,7 @@ class Machine(RuleBasedStateMachine):
                 st.just(Goodbye()),
             )
         )
+        self.told.update(getattr(message, "addresses", ()))
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
 
     @rule(reqid=st.integers(1, 2), outer=st.sampled_from(OUTER))
@@ -334,6 +362,8 @@ class Machine(RuleBasedStateMachine):
             assert wait is None or moving or TimerId(tunnel.key, wait) in self.timers
             if tunnel.capability is Capability.PENDING:
                 assert TimerId(tunnel.key, TimerKind.HELLO) in self.timers
+            if tunnel.announcements:
+                assert TimerId(tunnel.key, TimerKind.ANNOUNCE) in self.timers
             if tunnel.leaving:
                 assert TimerId(tunnel.key, TimerKind.LEAVING) in self.timers
 

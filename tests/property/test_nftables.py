@@ -16,6 +16,7 @@ watches = st.builds(
     key=st.sampled_from([TunnelKey("a"), TunnelKey("b"), TunnelKey("c")]),
     inner=addresses,
     spis=st.lists(st.integers(1, 3), max_size=2, unique=True).map(tuple),
+    own=addresses,
     sources=addresses,
     leaving=addresses,
 )

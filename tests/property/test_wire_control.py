@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from swanroam.errors import WireError
 from swanroam.model.messages import (
+    ADDRESSES_MOST,
     Feature,
+    GatewayMoved,
+    GatewayMovedAck,
     Goodbye,
     Hello,
     HelloAck,
@@ -26,9 +29,12 @@ NONCES = st.binary(min_size=16, max_size=16)
 WORDS = st.integers(0, 2**32 - 1)
 SEQUENCES = st.integers(0, 2**64 - 1)
 ENDPOINTS = st.builds(Endpoint, st.ip_addresses(), st.integers(0, 65535))
+ADDRESSES = st.lists(st.ip_addresses(), min_size=1, max_size=ADDRESSES_MOST, unique=True).map(tuple)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, nonce=NONCES, features=WORDS.map(Feature), critical=WORDS, version=st.integers(1, 255)),
-    st.builds(HelloAck, nonce=NONCES, features=WORDS.map(Feature)),
+    st.builds(HelloAck, nonce=NONCES, features=WORDS.map(Feature), addresses=st.just(()) | ADDRESSES),
+    st.builds(GatewayMoved, sequence=SEQUENCES, addresses=ADDRESSES),
+    st.builds(GatewayMovedAck, sequence=SEQUENCES),
     st.builds(Refuse, nonce=NONCES, reason=st.sampled_from(Refusal)),
     st.builds(Update, sequence=SEQUENCES, claimed=ENDPOINTS),
     st.builds(UpdateAck, sequence=SEQUENCES, observed=ENDPOINTS),
@@ -36,10 +42,11 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(PathResponse, nonce=NONCES),
     st.just(Goodbye()),
 )
+FOUR, SIX = b"\4" + bytes(4), b"\6" + bytes(16)
 ATTRIBUTES = st.builds(
     lambda number, value, lie: struct.pack("!HH", number, max(0, len(value) + lie)) + value,
-    st.one_of(st.integers(0, 8), st.integers(0x8000, 0x8008), st.integers(0, 0xFFFF)),
-    st.one_of(NONCES, st.binary(max_size=20)),
+    st.one_of(st.integers(0, 9), st.integers(0x8000, 0x8009), st.integers(0, 0xFFFF)),
+    st.one_of(NONCES, st.binary(max_size=20), st.lists(st.sampled_from((FOUR, SIX)), max_size=9).map(b"".join)),
     st.sampled_from((0, 0, 0, 0, 1, -1, 4, 60000)),
 )
 
@@ -73,7 +80,7 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     decodes_or_is_refused(data)
 
 
-@given(st.integers(0, 9), st.integers(0, 3), st.lists(ATTRIBUTES, max_size=6))
+@given(st.integers(0, 11), st.integers(0, 3), st.lists(ATTRIBUTES, max_size=6))
 def test_any_attributes_with_lying_lengths_are_a_message_or_refused(
     type_: int, version: int, attributes: list[bytes]
 ) -> None:

@@ -65,6 +65,7 @@ from tests.support.values import (
     KEY,
     PORT,
     A,
+    homes,
     ike_sa,
     in_udp,
     nonces,
@@ -152,8 +153,7 @@ class Host:
             state.silent = False
         if remember:
             self.core.remember(self.store.values())
-        if self.role is Role.TERMINAL:
-            self.see_addresses()
+        self.see_addresses()
         self.list_sas()
 
     def kill(self) -> None:
@@ -331,7 +331,8 @@ class Host:
 
     def see_addresses(self) -> None:
         """Tell the daemon of the addresses that there are."""
-        self.dispatch(RepositoryChanged(at_s=self.world.now_s, repository=repository(*self.addresses)))
+        there = repository if self.role is Role.TERMINAL else homes
+        self.dispatch(RepositoryChanged(at_s=self.world.now_s, repository=there(*self.addresses)))
 
     def list_sas(self) -> None:
         """List all IKE_SAs for the daemon."""
@@ -432,7 +433,7 @@ class Host:
         """A packet arrived: the packet filter holds it or lets it through."""
         known = [each for each in self.filter.values() if packet.spi in each.spis and (each.sources or each.waiting)]
         origin: Origin = Endpoint(packet.source, packet.ports[0]) if packet.ports else packet.source
-        free = [each for each in known if origin in (*each.sources, *each.leaving)]
+        free = [each for each in known if origin in (*each.sources, *each.leaving) and packet.destination in each.own]
         if not self.running or not known or free:
             self.accept(packet)
             return
@@ -496,7 +497,8 @@ def believed(sa: IkeSa) -> Path:
 class World:
     """Time, network, and both hosts. `delay_s` is one way; `loss` the share of packets lost.
 
-    `nats`: public address of the NAT before each address of the terminal that is behind one.
+    `nats`: public address of the NAT before each address of the terminal that is behind one. `gateways`: the addresses
+    of the gateway, of which the terminal's charon knows the first.
     """
 
     def __init__(
@@ -507,11 +509,14 @@ class World:
         jitter_s: float = 0.0,
         loss: float = 0.0,
         nats: Mapping[IPAddress, IPAddress] | None = None,
+        gateways: tuple[IPAddress, ...] = (GATEWAY,),
     ) -> None:
         self.now_s = 1000.0
         self.delay_s, self.jitter_s, self.loss = delay_s, jitter_s, loss
         self.random = Random(seed)
         self.network = Network(self.random, nats)
+        self.silent: frozenset[IPAddress] = frozenset()
+        """What is sent to these addresses, or from them, is lost."""
         self.sent: list[Packet] = []
         """Every packet that was sent, also lost ones: what somebody on the path may see."""
         self.builds = 0
@@ -519,7 +524,7 @@ class World:
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self.terminal = Host(self, Role.TERMINAL, A)
-        self.gateway = Host(self, Role.GATEWAY, GATEWAY)
+        self.gateway = Host(self, Role.GATEWAY, *gateways)
         self._build(A)
         self.gateway.start(remember=False)
         self.terminal.start(remember=False)
@@ -554,6 +559,8 @@ class World:
             return
         packet = outside
         self.sent.append(packet)
+        if self.silent & {packet.source, packet.destination}:
+            return
         if self.random.random() >= self.loss:
             self.after(self.delay_s + self.jitter_s * self.random.random(), lambda: self.deliver(packet))
 
@@ -571,6 +578,11 @@ class World:
         """The terminal has these addresses now, best first."""
         self.terminal.addresses = addresses
         self.terminal.see_addresses()
+
+    def renumber(self, *addresses: IPAddress) -> None:
+        """The gateway has these addresses now, best first."""
+        self.gateway.addresses = addresses
+        self.gateway.see_addresses()
 
     def stream(self, hosts: Iterable[Host], interval_s: float, duration_s: float) -> None:
         """Send data at fixed intervals."""
@@ -652,6 +664,7 @@ class World:
         return (
             here.address == self.terminal.addresses[0]
             and gateway.path.remote == seen
+            and gateway.path.local.address == terminal.path.remote.address
             and gateway.path.encap == terminal.path.encap
             and self.terminal.kept == ((terminal.path.local.address, terminal.actual) if terminal.actual else None)
             and self.terminal.is_at(terminal.path)

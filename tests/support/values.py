@@ -35,6 +35,8 @@ from swanroam.model.tunnel import ChildSa, IkeSa, Role, Selector, TunnelKey
 
 PORT = 4555
 GATEWAY = IPv4Address("203.0.113.1")
+SECOND = IPv4Address("203.0.113.2")
+"""Another address of the gateway, where it has one."""
 A = IPv4Address("192.0.2.10")
 B = IPv4Address("198.51.100.20")
 C = IPv4Address("192.0.2.130")
@@ -140,6 +142,23 @@ def repository(*addresses: IPAddress, metrics: Mapping[IPAddress, int] | None = 
     return Repository(addresses=tuple(local), routes=tuple(routes))
 
 
+def homes(*addresses: IPAddress, deprecated: Iterable[IPAddress] = (), interface: str = "wan0") -> Repository:
+    """A gateway's addresses, all on one interface; of its routes it needs to know none."""
+    old = tuple(deprecated)
+    return Repository(
+        addresses=tuple(
+            LocalAddress(
+                address=address,
+                prefix_length=24,
+                interface=interface,
+                usable=address not in old,
+                deprecated=address in old,
+            )
+            for address in (*addresses, *old)
+        )
+    )
+
+
 def nonces() -> Callable[[], bytes]:
     """A source of nonces, each of its own."""
     numbers = count(1)
@@ -221,12 +240,17 @@ class Desk:
         )
 
     def held(
-        self, source: IPAddress, spi: int = SPI_UP, packet_id: int | None = None, port: int | None = None
+        self,
+        source: IPAddress,
+        spi: int = SPI_UP,
+        packet_id: int | None = None,
+        port: int | None = None,
+        own: IPAddress = GATEWAY,
     ) -> tuple[Effect, ...]:
-        """The packet filter holds a packet, in UDP from `port`."""
+        """The packet filter holds a packet to an address of this end, in UDP from `port`."""
         number = next(self._packets) if packet_id is None else packet_id
         return self.step(
-            PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=GATEWAY, spi=spi, port=port)
+            PacketHeld(at_s=self.now_s, packet_id=number, source=source, destination=own, spi=spi, port=port)
         )
 
     def verified(

@@ -87,7 +87,7 @@ def test_an_agreement_lets_the_gateway_hold_packets() -> None:
     desk = Desk(Role.GATEWAY)
     assert one(Watch, desk.listed(ike_sa(Role.GATEWAY))).sources == ()
     effects = desk.message(Hello(nonce=bytes(16), features=BOTH))
-    assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(A,))
+    assert one(Watch, effects) == Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), own=(GATEWAY,), sources=(A,))
 
 
 @ROLES

@@ -131,7 +131,7 @@ def test_a_verified_packet_moves_the_tunnel_and_goes_on_when_that_is_done() -> N
     assert [type(effect) for effect in effects][:3] == [GiveVerdict, Watch, SendMessage]
     assert verdicts(effects) == [7]
     assert one(Watch, effects) == Watch(
-        key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(B,), leaving=(A,), unproven=(SPI_DOWN,)
+        key=KEY, inner=(INNER,), spis=(SPI_UP,), own=(GATEWAY,), sources=(B,), leaving=(A,), unproven=(SPI_DOWN,)
     )
     assert one(TunnelMoved, effects).trigger is Trigger.PACKET
     assert timers(effects, TimerKind.LEAVING) == [LEAVING_S]
@@ -220,7 +220,7 @@ def test_an_update_does_not_take_the_tunnel_back_to_where_nobody_answered() -> N
     desk.moved(one(MoveStates, unanswered(desk, follow(desk, B, 10, 1))))
     assert desk.tunnel.leaving == (B,)
     effects = desk.message(Update(sequence=2, claimed=AT_B.remote))
-    assert effects == (Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), sources=(A,)),)
+    assert effects == (Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,), own=(GATEWAY,), sources=(A,)),)
     desk.held(B, packet_id=2)
     assert reasons(desk.verified(2, 20)) == [Reason.NOT_VALIDATED]
 

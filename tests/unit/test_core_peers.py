@@ -12,7 +12,7 @@ from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, Role
 from tests.support.peers import Host, World
-from tests.support.values import A, B, C, path
+from tests.support.values import GATEWAY, SECOND, A, B, C, path
 
 LOCAL = (A, B, C)
 RTT_S = 0.02
@@ -81,6 +81,84 @@ def test_a_lost_update_is_sent_again() -> None:
     world.run(0.1)
     world.loss = 0.0
     assert world.until(world.agreed, 1.0) < 0.2
+
+
+def with_two_homes() -> World:
+    """A gateway with two addresses, and streams both ways."""
+    world = World(gateways=(GATEWAY, SECOND))
+    world.until(world.agreed, 1.0)
+    world.stream((world.terminal, world.gateway), 0.01, 60.0)
+    world.run(1.0)
+    return world
+
+
+def home(world: World) -> IPAddress:
+    """The gateway's address that both ends use."""
+    assert world.agreed()
+    return world.terminal.tunnel.path.remote.address
+
+
+def charons_agree(world: World) -> bool:
+    (terminal,), (gateway,) = world.terminal.sas, world.gateway.sas
+    return (terminal.local.address, terminal.remote.address) == (gateway.remote.address, gateway.local.address)
+
+
+def test_a_gateway_whose_address_is_gone_goes_on_at_the_other_one_after_a_round_trip() -> None:
+    world = with_two_homes()
+    since_s = world.now_s
+    world.renumber(SECOND)
+    assert world.until(world.agreed, 1.0) <= 1.5 * RTT_S + TOLERANCE_S
+    world.run(2.0)
+    assert home(world) == SECOND
+    assert longest_gap_s(world.terminal, since_s) <= 0.01 + TOLERANCE_S, "the way down does not wait"
+    assert charons_agree(world)
+    assert world.builds == 1
+    world.renumber(GATEWAY, SECOND)
+    world.run(2.0)
+    assert home(world) == SECOND, "an address that comes back is no reason to move"
+
+
+def test_a_lost_word_of_the_gateways_address_is_said_again() -> None:
+    world = with_two_homes()
+    world.loss = 1.0
+    world.renumber(SECOND)
+    world.run(0.5)
+    world.loss = 0.0
+    assert world.until(world.agreed, 1.0) < 0.6
+
+
+def test_a_terminal_that_moves_while_the_gateways_address_is_silent_finds_it_at_the_other_one() -> None:
+    world = with_two_homes()
+    world.silent = frozenset({GATEWAY})
+    world.roam(B)
+    assert world.until(world.agreed, 2.0) == pytest.approx(0.2 + 0.4 + RTT_S, abs=0.01)
+    world.run(2.0)
+    assert home(world) == SECOND
+    assert charons_agree(world)
+    assert world.builds == 1
+
+
+def test_a_gateway_that_is_not_heard_at_its_new_address_is_found_at_the_old_one_when_that_is_back() -> None:
+    world = with_two_homes()
+    world.silent = frozenset({SECOND})
+    world.renumber(SECOND)
+    world.run(1.0)
+    world.renumber(GATEWAY, SECOND)
+    world.roam(B)
+    world.until(world.agreed, 2.0)
+    assert home(world) == GATEWAY
+
+
+@pytest.mark.parametrize("who", ["terminal", "gateway"])
+def test_a_daemon_that_is_killed_when_the_gateways_address_goes_loses_no_tunnel(who: str) -> None:
+    world = with_two_homes()
+    world.renumber(SECOND)
+    world.restart(getattr(world, who), 1.0, remember=True)
+    world.until(world.agreed, 5.0)
+    world.run(2.0)
+    assert home(world) == SECOND
+    assert charons_agree(world)
+    assert world.builds == 1
 
 
 def test_a_terminal_without_any_address_for_30_s_comes_back() -> None:

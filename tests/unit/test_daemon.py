@@ -27,7 +27,7 @@ from swanroam.app.daemon import FILTER_RETRY_S, Daemon, run
 from swanroam.app.status import Status, TunnelStatus
 from swanroam.errors import ControlError, KernelRefused, StoreError, SwanroamError, WireError
 from swanroam.kernel.queue import HeldEsp, LateEsp, TunnelMessage, Unreadable
-from swanroam.model.messages import Feature, Hello, HelloAck, Message, PathChallenge, Update
+from swanroam.model.messages import Feature, GatewayMoved, Hello, HelloAck, Message, PathChallenge, Update
 from swanroam.model.path import IPAddress
 from swanroam.wire.control import decode, encode
 from swanroam.wire.esp import EspState
@@ -42,10 +42,11 @@ from tests.fakes.machine import FakeHooks, Machine
 from tests.fakes.vici import FakeCharon, child_section, ike_section
 from tests.fakes.vici_contract import until
 from tests.support.esp_seal import ip_packet, seal
-from tests.support.values import repository
+from tests.support.values import homes, repository
 
 STOP_S = 2.0
 HERE, THERE, ELSEWHERE = IPv4Address("10.0.1.2"), IPv4Address("10.0.2.2"), IPv4Address("198.51.100.77")
+SECOND = IPv4Address("10.9.0.2")
 GATEWAY, INNER, SERVER = IPv4Address("10.9.0.1"), IPv4Address("10.3.0.1"), IPv4Address("10.1.0.1")
 SPI = 0xC0000001
 HELLO = Hello(nonce=bytes(16), features=Feature.UPDATE | Feature.PATH_CHALLENGE)
@@ -569,6 +570,31 @@ def test_a_terminal_follows_its_addresses_and_tells_the_gateway(stage: Stage) ->
 
     with stage.charon:
         stage.serve(story, "terminal", machine=roaming(HERE))
+
+
+def test_a_gateway_tells_its_addresses_and_goes_to_another_one_when_that_of_the_tunnel_is_gone(stage: Stage) -> None:
+    stage.at_gateway()
+    machine = Machine()
+    machine.routes.repository = homes(GATEWAY, SECOND)
+
+    async def story(running: Running) -> None:
+        await running.tunnel()
+        running.message(HELLO)
+        ack = await running.until_sent(HelloAck)
+        assert isinstance(ack, HelloAck)
+        assert ack.addresses == (GATEWAY, SECOND)
+        running.machine.routes.change(homes(SECOND))
+        told = await running.tunnel(lambda tunnel: tunnel["moves"] == 1)
+        assert told["local"]["address"] == str(SECOND)
+        moved = await running.until_sent(GatewayMoved)
+        assert isinstance(moved, GatewayMoved)
+        assert moved.addresses == (SECOND,)
+        (watched,) = running.machine.filter.watched.values()
+        assert (watched.own, watched.sources) == ((SECOND,), (HERE,))
+
+    with stage.charon:
+        stage.serve(story, machine=machine)
+    assert ("rank", "wan0") not in machine.noted, "hooks do not rank a gateway's addresses"
 
 
 def test_esp_that_comes_late_to_a_working_address_goes_on_to_the_new_one(stage: Stage) -> None:

@@ -26,6 +26,7 @@ from swanroam.wire.nftables import (
 from swanroam.wire.ruleset import ruleset
 
 A, B, A6 = ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")
+OWN, OWN6 = ip_address("192.0.2.254"), ip_address("2001:db8::fe")
 INNER, INNER6 = ip_address("10.9.0.1"), ip_address("fd00:9::1")
 KEY = TunnelKey("home", (INNER,))
 BEGIN, END = 0x10, 0x11
@@ -178,6 +179,7 @@ def watched(*sources: str, key: TunnelKey = KEY, spis: tuple[int, ...] = (1,), l
         key=key,
         inner=(INNER, INNER6),
         spis=spis,
+        own=(OWN, OWN6),
         sources=tuple(map(ip_address, sources)),
         leaving=tuple(map(ip_address, leaving)),
     )
@@ -209,7 +211,18 @@ def test_a_move_adds_the_new_source_and_lets_the_old_one_leave() -> None:
     assert wanted.watch(watched("192.0.2.1")) == []
     moved = wanted.watch(watched("192.0.2.2", leaving=("192.0.2.1",)))
     assert told(moved) == [("+", "leaving", 500), ("+", "known", None), ("-", "known", None)]
-    assert moved[0].element.key == moved[2].element.key == set_key(A, 1)
+    assert moved[0].element.key == moved[2].element.key == set_key(A, OWN, 1)
+
+
+def test_a_source_is_known_at_the_addresses_where_the_tunnel_is_and_at_no_other() -> None:
+    wanted = WantedElements(holds=True, leaving_ms=500)
+    wanted.watch(replace(watched("192.0.2.1", "2001:db8::1"), own=(OWN,)))
+    changes = wanted.watch(replace(watched("192.0.2.1", "2001:db8::1"), own=(B, OWN6)))
+    assert [(change.add, change.element.set_name, change.element.key) for change in changes] == [
+        (True, "known", set_key(A, B, 1)),
+        (True, "known6", set_key(A6, OWN6, 1)),
+        (False, "known", set_key(A, OWN, 1)),
+    ]
 
 
 def test_a_source_that_is_no_longer_leaving_is_removed_even_when_the_kernel_has_forgotten_it() -> None:
@@ -257,7 +270,7 @@ def test_origins_in_udp_are_in_sets_of_their_own_by_address_and_port() -> None:
     watch = replace(watched(), sources=(Endpoint(B, 31000),), leaving=(A,))
     changes = wanted.watch(watch)
     assert told(changes) == [("+", "leaving", 500), ("+", "known_udp", None), ("-", "known", None)]
-    assert changes[1].element.key == set_key(Endpoint(B, 31000), 1)
+    assert changes[1].element.key == set_key(Endpoint(B, 31000), OWN, 1)
     port = replace(watch, sources=(Endpoint(B, 31001),), leaving=(Endpoint(B, 31000),))
     assert ("-", "known_udp", None) in told(wanted.watch(port))
     six = replace(watched(), sources=(Endpoint(A6, 4500),), waiting=(Endpoint(A6, 4501),), unproven=(7,))

@@ -15,7 +15,7 @@ from swanroam.model.effects import LeftAlone, Trigger
 from swanroam.model.events import Reason
 from swanroam.model.path import Endpoint, Path
 from swanroam.model.tunnel import Capability, Nat, Role, TunnelKey
-from tests.support.values import GATEWAY, INNER, KEY, OTHER_INNER, A, B, ike_sa, path, with_spis
+from tests.support.values import GATEWAY, INNER, KEY, OTHER_INNER, SECOND, A, B, ike_sa, path, with_spis
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC).timestamp()
 BOOTED_S = 5000.0
@@ -116,6 +116,19 @@ def test_the_word_of_the_other_end_is_true_false_or_not_known(validated: bool | 
     (told,) = status_of(moved(validated=validated))["tunnels"]
     assert told["last_move"] is not None
     assert told["last_move"]["validated"] is validated
+
+
+def test_of_a_move_to_another_address_of_the_gateway_both_ends_tell_that_address_unless_the_terminal_moved_too() -> (
+    None
+):
+    for role in Role:
+        for outer, ends in ((A, (GATEWAY, SECOND)), (B, (A, B))):
+            new = path(role, outer)
+            gateway = "remote" if role is Role.TERMINAL else "local"
+            new = replace(new, **{gateway: Endpoint(SECOND, 500)})  # type: ignore[arg-type]  # one of the two
+            (told,) = status_of(moved(role, new=new, trigger=Trigger.GATEWAY), role=role)["tunnels"]
+            assert told["last_move"] is not None
+            assert (told["last_move"]["from"], told["last_move"]["to"]) == tuple(map(str, ends))
 
 
 def test_a_terminal_tells_its_own_addresses_as_those_that_moved() -> None:

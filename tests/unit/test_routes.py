@@ -508,6 +508,36 @@ def test_which_addresses_are_usable_and_which_are_for_privacy(
     assert (change.fact.usable, change.fact.temporary) == (usable, temporary)
 
 
+@pytest.mark.parametrize(
+    ("flags", "preferred_s", "deprecated"),
+    [(0x80, 60, False), (0x20, 60, True), (0x80, 0, True), (0x20 | 0x40, 0, False), (0x20 | 0x08, 0, False)],
+    ids=["preferred", "flag", "lifetime", "tentative", "duplicate"],
+)
+@pytest.mark.parametrize("text", ["10.0.1.9/24", "2001:db8::9/64"])
+def test_a_deprecated_address_still_works_where_its_link_does(
+    text: str, flags: int, preferred_s: int, deprecated: bool
+) -> None:
+    kernel, source = started()
+    kernel.tell(NEWADDR, address(text, flags=flags, preferred_s=preferred_s))
+    repository = source.process()
+    assert repository is not None
+    assert repository.addresses[-1].deprecated == deprecated
+    kernel.tell(NEWLINK, link(1, "eth0", 0x1))
+    repository = source.process()
+    assert repository is not None
+    assert repository.addresses[-1].deprecated is False
+
+
+def test_a_gateway_reads_no_routes_and_asks_for_none() -> None:
+    kernel = FakeKernel(*HELD)
+    source = RouteSource(open_socket=lambda: kernel, decode_dump=decode_change, routes=False)
+    assert source.start() == Repository(addresses=(own("10.0.1.2/24"), own("10.0.2.2/24", "eth1")))
+    assert kernel.dumps == 2
+    kernel.tell(DELADDR, address("10.0.2.2/24", 2))
+    assert source.process() == Repository(addresses=(own("10.0.1.2/24"),))
+    assert kernel.dumps == 2
+
+
 @pytest.mark.parametrize("text", ["10.9.0.1", "fd09::1"])
 def test_a_route_that_has_an_inner_address_delivered_is_known_again_as_ours(text: str) -> None:
     inner = ip_address(text)

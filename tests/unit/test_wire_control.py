@@ -7,7 +7,10 @@ import pytest
 
 from swanroam.errors import Unsupported, WireError
 from swanroam.model.messages import (
+    ADDRESSES_MOST,
     Feature,
+    GatewayMoved,
+    GatewayMovedAck,
     Goodbye,
     Hello,
     HelloAck,
@@ -35,6 +38,8 @@ def message(type_: int, *attributes: bytes, version: int = VERSION, magic: bytes
 
 
 MOVED = attribute(5, bytes(8)) + attribute(6, bytes(6))
+SEVENTH = attribute(5, (7).to_bytes(8))
+MANY = b"".join(b"\4" + number.to_bytes(4) for number in range(ADDRESSES_MOST + 1))
 
 
 def test_the_bytes_of_a_hello_are_those_of_the_documented_layout() -> None:
@@ -64,6 +69,32 @@ def test_hashes_that_are_not_those_of_an_update_are_skipped() -> None:
     assert decode(message(6, attribute(1, NONCE), attribute(7, b"?"))) == PathChallenge(nonce=NONCE)
 
 
+def test_the_bytes_of_a_gateway_moved_are_those_of_the_documented_layout() -> None:
+    moved = GatewayMoved(sequence=7, addresses=(IPv4Address("192.0.2.2"), IPv6Address("2001:db8::1")))
+    assert encode(moved) == bytes.fromhex(
+        "5352 01 09 002e 00000005 0008 00000000000000070009 0016 04 c0000202 06 20010db8000000000000000000000001"
+    )
+    ack = GatewayMovedAck(sequence=7)
+    assert encode(ack) == bytes.fromhex("5352 01 0a 0014 0000" + "0005 0008 0000000000000007")
+    assert (decode(encode(moved)), decode(encode(ack))) == (moved, ack)
+
+
+def test_a_hello_ack_without_addresses_is_that_of_earlier_releases_and_with_them_they_come_last() -> None:
+    earlier = bytes.fromhex("5352 01 02 0024 0000") + attribute(1, NONCE) + attribute(2, b"\0\0\0\3")
+    ack = HelloAck(nonce=NONCE, features=Feature(3))
+    assert encode(ack) == earlier
+    assert decode(earlier) == ack
+    telling = HelloAck(nonce=NONCE, features=Feature(3), addresses=(IPv4Address("192.0.2.2"),))
+    assert encode(telling)[8:] == earlier[8:] + attribute(9, b"\4\xc0\0\2\2")
+    assert decode(encode(telling)) == telling
+
+
+def test_as_many_addresses_as_there_may_be_come_back_in_their_order() -> None:
+    addresses = tuple(IPv4Address(number) for number in range(ADDRESSES_MOST, 0, -1))
+    moved = GatewayMoved(sequence=1, addresses=addresses)
+    assert decode(encode(moved)) == moved
+
+
 def test_a_goodbye_has_nothing_but_its_header() -> None:
     assert encode(Goodbye()) == bytes.fromhex("5352 01 08 0008 0000")
     assert decode(encode(Goodbye())) == Goodbye()
@@ -86,7 +117,7 @@ def test_a_refusal_of_a_later_version_decodes() -> None:
     assert decode(later) == Refuse(nonce=NONCE, reason=Refusal.VERSION)
 
 
-@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("type_", [2, 4, 5, 6, 7, 8, 9, 10])
 def test_all_other_messages_of_a_later_version_are_unsupported(type_: int) -> None:
     with pytest.raises(Unsupported, match="version 2") as caught:
         decode(message(type_, attribute(1, NONCE), version=2))
@@ -99,7 +130,7 @@ def test_there_is_no_version_0(type_: int) -> None:
         decode(message(type_, attribute(1, NONCE), version=0))
 
 
-@pytest.mark.parametrize("type_", [0, 9, 255])
+@pytest.mark.parametrize("type_", [0, 11, 255])
 def test_unknown_types_are_unsupported_whatever_they_hold(type_: int) -> None:
     with pytest.raises(Unsupported, match=f"type {type_}") as caught:
         decode(message(type_, b"\xff"))
@@ -157,6 +188,16 @@ def test_unknown_feature_bits_are_kept() -> None:
         (message(5, MOVED, attribute(7, bytes(20)), attribute(8, bytes(21))), 58, "NAT_D_DESTINATION of 21 bytes"),
         (message(5, MOVED, attribute(7, b""), attribute(8, b"")), 34, "NAT_D_SOURCE of 0 bytes"),
         (message(4, MOVED, attribute(7, bytes(20)), attribute(7, bytes(20))), 54, "NAT_D_SOURCE twice"),
+        (message(9, SEVENTH), 8, "ADDRESSES is missing"),
+        (message(9, SEVENTH, attribute(9, b"")), 24, "ADDRESSES without an address"),
+        (message(9, SEVENTH, attribute(9, b"\5" + bytes(4))), 24, "ADDRESSES with an address of IP version 5"),
+        (message(9, SEVENTH, attribute(9, b"\4" + bytes(3))), 24, "ADDRESSES with an address of 3 bytes"),
+        (message(9, SEVENTH, attribute(9, b"\4" + bytes(4) + b"\6" + bytes(15))), 29, "an address of 15 bytes"),
+        (message(9, SEVENTH, attribute(9, (b"\4" + bytes(4)) * 2)), 29, "ADDRESSES with 0.0.0.0 twice"),
+        (message(9, SEVENTH, attribute(9, MANY)), 64, "ADDRESSES with more than 8 addresses"),
+        (message(9, attribute(9, b"\4" + bytes(4))), 8, "SEQUENCE is missing"),
+        (message(2, attribute(1, NONCE), attribute(2, bytes(4)), attribute(9, b"")), 40, "without an address"),
+        (message(10, attribute(5, bytes(4))), 12, "SEQUENCE of 4 bytes"),
     ],
 )
 def test_a_malformed_message_is_refused_with_the_place_of_the_fault(data: bytes, offset: int, problem: str) -> None:

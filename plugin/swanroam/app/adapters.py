@@ -16,6 +16,7 @@ from swanroam.kernel.sender import TunnelSender
 from swanroam.kernel.states import KernelStates
 from swanroam.model.path import IPAddress, LocalAddress, Repository
 from swanroam.model.tunnel import Role
+from swanroam.wire.rtnetlink import decode_change
 from swanroam.wire.xfrm.events import XfrmEvent
 
 __all__ = ["Adapters", "Filter", "Hooks", "Kept", "Kernel", "Queue", "Routes", "Sender"]
@@ -124,8 +125,11 @@ def _sender(config: Config, kernel: Kernel) -> Sender:
     return TunnelSender(port=config.port, mark=kernel.mark)
 
 
-def _routes(_config: Config) -> Routes:
-    return RouteSource()
+def _routes(config: Config) -> Routes:
+    if config.role is Role.TERMINAL:
+        return RouteSource()
+    # Without routes there is little to decode, and a gateway starts without pyroute2.
+    return RouteSource(routes=False, decode_dump=decode_change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,4 +143,3 @@ class Adapters:
     filter: Callable[[Config], Filter] = _filter
     sender: Callable[[Config, Kernel], Sender] = _sender
     routes: Callable[[Config], Routes] = _routes
-    """Asked on terminals only."""

@@ -14,7 +14,8 @@ capability = "negotiate" | "configured" | "off"    "negotiate" by default
 path_validation = "after" | "off"                  "after" by default
 mobike = true | false                              what swanctl.conf says; told apart by itself but behind a NAT
 allow = ["192.0.2.0/24", ...]                      gateway: networks that the terminal may be in; any by default
-gateway_addresses = ["2001:db8::1", ...]           terminal: all that the gateway has, to go on at another one
+gateway_addresses = ["2001:db8::1", ...]           terminal: all that the gateway has, besides those that it tells;
+                                                   gateway: those that it tells; on the tunnel's interface by default
 
 [hooks]
 disable = ["NAME", ...]                            implementations that are not loaded

@@ -110,9 +110,8 @@ class Daemon:
         kept.clean()
         sender = adapters.sender(config, self._kernel)
         cleanup.callback(sender.close)
-        self._routes = adapters.routes(config) if config.role is Role.TERMINAL else None
-        if self._routes is not None:
-            cleanup.callback(self._routes.close)
+        self._routes = adapters.routes(config)
+        cleanup.callback(self._routes.close)
         self._charon = CharonCommands(config.vici)
         cleanup.callback(self._charon.stop)
 
@@ -151,8 +150,7 @@ class Daemon:
             self._loop.add_signal_handler(signal.SIGHUP, self._reload)
             try:
                 self._filter.install()
-                if self._routes is not None:
-                    self._on_repository(self._routes.start())
+                self._on_repository(self._routes.start())
                 await self._work()
             finally:
                 self._performer.close()
@@ -166,8 +164,7 @@ class Daemon:
             self._watch(self._queue.fileno(), self._on_packets)
             self._watch(self._kernel.fileno(), self._on_kernel_events)
             self._watch(self._filter.fileno(), self._on_filter_events)
-            if self._routes is not None:
-                self._watch(self._routes.fileno(), self._on_routes)
+            self._watch(self._routes.fileno(), self._on_routes)
             self._spawn("list IKE_SAs", self._lister.run())
             self._spawn("watchdog", notifier.watchdog())
             self._charon.start()
@@ -234,6 +231,7 @@ class Daemon:
                 isinstance(packet, HeldEsp)
                 and packet.packet.spi in watch.spis
                 and packet.packet.origin in watch.sources
+                and packet.packet.destination in watch.own
             ):
                 self._queue.verdict(packet.packet_id, accept=True)
             else:
@@ -265,11 +263,17 @@ class Daemon:
         self._follow_routes(ask=True)
 
     def _follow_routes(self, *, ask: bool) -> None:
-        if self._routes is not None and (repository := self._routes.process(ask=ask)) is not None:
+        if (repository := self._routes.process(ask=ask)) is not None:
             self._on_repository(repository)
 
     def _on_repository(self, repository: Repository) -> None:
-        """Add what configuration and hooks prefer, once for each address as it is, and let the core decide."""
+        """Add what configuration and hooks prefer, once for each address as it is, and let the core decide.
+
+        On a gateway they have no say: its addresses are not ranked.
+        """
+        if self._config.role is Role.GATEWAY:
+            self._dispatch(RepositoryChanged(at_s=self._clock(), repository=repository))
+            return
         known, self._preferences = self._preferences, {}
         ranked = []
         for address in repository.addresses:
@@ -328,8 +332,7 @@ class Daemon:
             self._performer.world = replace(self._performer.world, hooks=self._hooks)
         self._performer.perform(self._core.reconfigure(new.settings))
         self._preferences = {}
-        if self._routes is not None:
-            self._on_repository(self._routes.repository)
+        self._on_repository(self._routes.repository)
         log.info("configuration reloaded: %s", ", ".join(changes.live) or "nothing new")
 
     def _status(self) -> Status:

@@ -76,7 +76,7 @@ def _tunnel(tunnel: Tunnel, epoch_s: float) -> TunnelStatus:
         "capability": tunnel.capability.value,
         "children": [_child(child.name, child.spi_in, child.spi_out, child.reqid) for child in tunnel.children],
         "moves": tunnel.moves,
-        "last_move": _move(tunnel.last_move, epoch_s) if tunnel.last_move else None,
+        "last_move": _move(tunnel.last_move, tunnel.role, epoch_s) if tunnel.last_move else None,
         "rejected": {reason.value: count for reason, count in sorted(tunnel.rejected.items())},
     }
 
@@ -85,19 +85,20 @@ def _child(name: str, spi_in: int, spi_out: int, reqid: int) -> ChildStatus:
     return {"name": name, "spi_in": f"{spi_in:08x}", "spi_out": f"{spi_out:08x}", "reqid": reqid}
 
 
-def _move(move: LastMove, epoch_s: float) -> MoveStatus:
+def _move(move: LastMove, role: Role, epoch_s: float) -> MoveStatus:
     return {
         "at": datetime.fromtimestamp(move.at_s + epoch_s, UTC).isoformat(timespec="milliseconds"),
-        "from": _address(move, new=False),
-        "to": _address(move, new=True),
+        "from": _address(move, role, new=False),
+        "to": _address(move, role, new=True),
         "trigger": move.trigger.value,
         "duration_ms": round(move.duration_s * 1000, 3),
         "validated": move.validated,
     }
 
 
-def _address(move: LastMove, *, new: bool) -> str:
-    """The address of the end that moved."""
+def _address(move: LastMove, role: Role, *, new: bool) -> str:
+    """The address of the end that moved: of the terminal, where both did."""
     path = move.new if new else move.old
-    same_local = move.new.local == move.old.local
-    return str(path.remote.address if same_local else path.local.address)
+    terminal = role is Role.TERMINAL
+    own = move.new.local != move.old.local if terminal else move.new.remote == move.old.remote
+    return str((path.local if own else path.remote).address)

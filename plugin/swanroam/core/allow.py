@@ -15,7 +15,7 @@ from typing import Final
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.path import IPAddress, IPNetwork
 
-__all__ = ["may_be_outer"]
+__all__ = ["may_be_outer", "outside"]
 
 WIDEST: Final = {4: 8, 6: 16}
 """Shortest prefix of a network that is taken for an inner one: 10.0.0.0/8 is the widest private one (RFC 1918)."""
@@ -29,7 +29,12 @@ def may_be_outer(tunnel: Tunnel, source: IPAddress, allow: Collection[IPNetwork]
         return False
     if allow:
         return any(source in network for network in allow)
-    return not any(source in network for network in _inner_networks(tunnel))
+    return outside(tunnel, source)
+
+
+def outside(tunnel: Tunnel, address: IPAddress) -> bool:
+    """Whether an address is in no network that is reached through the tunnel only."""
+    return not any(address in network for network in _inner_networks(tunnel))
 
 
 def _unicast(address: IPAddress) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from swanroam.core.inner import message_addresses
+from swanroam.core.seeking import learn
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import CapabilityChanged, Effect, Persist, SendMessage, StartTimer, StopTimer
@@ -113,17 +114,26 @@ def send_hello(tunnel: Tunnel, nonce: bytes, port: int) -> Step:
     )
 
 
-def answer_hello(tunnel: Tunnel, hello: Hello, own: IPAddress, peer: IPAddress, settings: Settings) -> Step:
-    """Accept or refuse the offer of the other end."""
+def answer_hello(
+    tunnel: Tunnel,
+    hello: Hello,
+    own: IPAddress,
+    peer: IPAddress,
+    settings: Settings,
+    addresses: tuple[IPAddress, ...] = (),
+) -> Step:
+    """Accept or refuse the offer of the other end; a gateway tells the terminal its `addresses`."""
     refusal = _refusal(tunnel, hello, settings)
     if refusal is not None:
         answer = Refuse(nonce=hello.nonce, reason=refusal)
         return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
-    ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES)
+    ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES, addresses=addresses)
     if tunnel.role is Role.GATEWAY:
         # A terminal that says HELLO may have been restarted and count its moves from the start.
-        tunnel = replace(tunnel, update_sequence=0)
-    tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO")
+        tunnel = replace(tunnel, update_sequence=0, gateways=addresses)
+    # The answer to a terminal's own HELLO, if one is on the way, tells it the gateway's addresses.
+    asks = tunnel.role is Role.TERMINAL and bool(tunnel.hello_nonce)
+    tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO", asks=asks)
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
 
 
@@ -131,6 +141,7 @@ def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
     """The other end accepted; an answer to another HELLO than the last one is ignored."""
     if ack.nonce != tunnel.hello_nonce:
         return tunnel, ()
+    tunnel = learn(tunnel, ack.addresses) if tunnel.role is Role.TERMINAL else tunnel
     return _changed(tunnel, Capability.NEGOTIATED, "HELLO-ACK")
 
 
@@ -178,11 +189,14 @@ def _refusal(tunnel: Tunnel, hello: Hello, settings: Settings) -> Refusal | None
     return None
 
 
-def _changed(tunnel: Tunnel, capability: Capability, detail: str) -> Step:
-    because = detail if capability is Capability.NONE else ""
-    changed = replace(tunnel, capability=capability, because=because, hello_nonce=b"", hello_attempt=0)
-    stop = StopTimer(TimerId(tunnel.key, TimerKind.HELLO))
+def _changed(tunnel: Tunnel, capability: Capability, detail: str, *, asks: bool = False) -> Step:
+    """The tunnel with that capability; with `asks` a HELLO goes on waiting for its answer."""
+    changed = replace(tunnel, capability=capability, because=detail if capability is Capability.NONE else "")
+    stop: tuple[Effect, ...] = ()
+    if not asks:
+        changed = replace(changed, hello_nonce=b"", hello_attempt=0)
+        stop = (StopTimer(TimerId(tunnel.key, TimerKind.HELLO)),)
     if capability is tunnel.capability:
-        return changed, (stop,)
+        return changed, stop
     told = CapabilityChanged(key=tunnel.key, capability=capability, detail=detail)
-    return changed, (stop, Persist(tunnel.key), told)
+    return changed, (*stop, Persist(tunnel.key), told)

@@ -45,6 +45,7 @@ __all__ = [
     "CHALLENGE_DELAYS_S",
     "INFORM_S",
     "LEAVING_S",
+    "SETTLE_S",
     "inform_charon",
     "on_held",
     "on_leaving_timer",
@@ -63,6 +64,7 @@ LEAVING_S: Final = 0.5
 """How long packets from the previous source are let through unseen: late ones of the old path, which are many at the
 moment of a move. Longer than that they are better held, as the terminal may come back to where it just was."""
 SETTLE_S: Final = 1.0
+MOVE_RETRY_S: Final = 0.2
 INFORM_S: Final = 0.3
 """How long after the path was validated charon is told: it holds the downlink up for a moment when it follows
 (child_sa.c, update: a policy that drops), and what waited for the terminal to be there is to get through first."""
@@ -72,7 +74,7 @@ Step = tuple[Tunnel, tuple[Effect, ...]]
 
 def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
     """A packet from an unknown source: verify it, whatever the source is: what is forged says nothing about it."""
-    if event.origin in (*tunnel.origins, *tunnel.leaving):
+    if _known(tunnel, event):
         # It queued up behind the packet that moved the tunnel.
         return tunnel, (GiveVerdict(packet_id=event.packet_id),)
     if not tunnel.capability.allows_moves:
@@ -83,12 +85,12 @@ def on_held(tunnel: Tunnel, event: PacketHeld) -> Step:
 
 def on_verified(tunnel: Tunnel, held: PacketHeld, event: PacketVerified, allow: Collection[IPNetwork] = ()) -> Step:
     """Follow the terminal to where this packet came from, or leave the packet to the kernel."""
-    if held.origin in (*tunnel.origins, *tunnel.leaving):
+    if _known(tunnel, held):
         # Another packet moved the tunnel while this one was verified.
         return tunnel, (GiveVerdict(packet_id=held.packet_id),)
     if reason := judge(tunnel, held.spi, held.source, event, allow):
         return _refuse(tunnel, held.packet_id, held.source, reason)
-    own = held.destination  # another one of ours, where the IP version changed
+    own = held.destination  # another one of ours, where the terminal tries that, or the IP version changed
     new = encapsulation.plain(own, held.source)
     if held.port is not None:
         new = Path(Endpoint(own, NATT_PORT), Endpoint(held.source, held.port), encap=True)
@@ -105,7 +107,8 @@ def on_move_finished(
     last_validated = validated or event.old
     tunnel = replace(
         tunnel.moved(event.at_s, event.new, trigger, event.duration_s),
-        leaving=(event.old.origin,),
+        # The terminal may have gone to another address of ours only.
+        leaving=(event.old.origin,) if event.old.origin != event.new.origin else (),
         damping=tunnel.damping.moved(event.at_s),
     )
     effects: list[Effect] = []
@@ -142,6 +145,8 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight) -> Step:
         # The return was refused: whatever the path is now, there is none left to wait for.
         tunnel = replace(advance(tunnel, Signal.RETURNED), validated_path=None)
         return tunnel, (watch(tunnel), told)
+    if flight.trigger is Trigger.GATEWAY and event.reason is not Reason.VETOED:
+        return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
     return tunnel, (told,) if flight.packet_id is None else (GiveVerdict(packet_id=flight.packet_id), told)
 
 
@@ -226,6 +231,10 @@ def on_leaving_timer(tunnel: Tunnel) -> Step:
     """Packets from the previous source are held again."""
     tunnel = replace(tunnel, leaving=())
     return tunnel, (watch(tunnel),)
+
+
+def _known(tunnel: Tunnel, held: PacketHeld) -> bool:
+    return held.origin in (*tunnel.origins, *tunnel.leaving) and held.destination in tunnel.own
 
 
 def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:

@@ -1,8 +1,9 @@
 """From where, and to which of the gateway's addresses, a terminal's tunnel goes.
 
-The gateway has the address that the tunnel was set up to, and those in the configuration (`gateway_addresses`), of
-either IP version. Another one is taken where no route leads to the present one from any usable source: as long as one
-does, nothing is gained, and late packets would be lost, as the kernel looks states up by their destination.
+The gateway has the address that the tunnel was set up to, those in the configuration (`gateway_addresses`), and those
+that it told, of either IP version. Another one is taken where no route leads to the present one from any usable source:
+as long as one does, nothing is gained, and late packets would be lost, as the kernel looks states up by their
+destination; and where the gateway is silent, or says so (core/seeking.py).
 """
 
 from collections.abc import Collection

@@ -33,7 +33,11 @@ class TunnelSettings:
     allow: tuple[IPNetwork, ...] = ()
     """Gateway: where the terminal's outer address may be; empty for anywhere."""
     gateways: tuple[IPAddress, ...] = ()
-    """Terminal: addresses of the gateway besides that to which a tunnel was set up, of either IP version."""
+    """Addresses of the gateway, of either IP version.
+
+    Terminal: besides that to which a tunnel was set up, and those that it is told. Gateway: those of its own that
+    terminals are told; empty for those on the tunnel's interface.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

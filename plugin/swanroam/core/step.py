@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import bystanders, capability, gateway, mobike, terminal, watching
+from swanroam.core import addresses, bystanders, capability, gateway, mobike, seeking, terminal, watching
 from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
@@ -52,7 +52,18 @@ from swanroam.model.events import (
     TimerId,
     TimerKind,
 )
-from swanroam.model.messages import Goodbye, Hello, HelloAck, PathChallenge, PathResponse, Refuse, Update, UpdateAck
+from swanroam.model.messages import (
+    GatewayMoved,
+    GatewayMovedAck,
+    Goodbye,
+    Hello,
+    HelloAck,
+    PathChallenge,
+    PathResponse,
+    Refuse,
+    Update,
+    UpdateAck,
+)
 from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
 
@@ -85,6 +96,7 @@ class Core:
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovery = Recovery()
         self._following = Following()
+        self._own = addresses.OwnAddresses()
         self.rejected: dict[Reason, int] = {}
         """Refusals that belong to no tunnel."""
 
@@ -108,7 +120,12 @@ class Core:
             case RepositoryChanged():
                 self.repository = event.repository
                 self._refused.clear()
-                return tuple(effect for tunnel in self.table for effect in self._consider(tunnel.key))
+                self._own.see(event.repository, {address for tunnel in self.table for address in tunnel.own})
+                return tuple(
+                    effect
+                    for tunnel in self.table
+                    for effect in (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s))
+                )
             case PacketHeld():
                 return self._on_held(event)
             case PacketVerified():
@@ -271,6 +288,8 @@ class Core:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
+            configured = self.settings.of(key.name).gateways
+            effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
         effects += self._consider(key)
         return tuple(effects)
 
@@ -305,7 +324,7 @@ class Core:
         if not strays:
             return replace(tunnel, also=()), ()
         lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
-        also = {at[child.spi_in].origin: None for child in strays if child not in lost}
+        also = dict.fromkeys(at[child.spi_in] for child in strays if child not in lost)
         tunnel = replace(tunnel, also=tuple(also))
         if not lost or tunnel.shares or tunnel.key in self._flights or tunnel.key in self._following:
             return tunnel, ()
@@ -397,7 +416,8 @@ class Core:
                 self._nobodys(PacketRejected(key=None, reason=Reason.UNKNOWN_SPI, source=event.source, detail=detail)),
             )
         self._flights.held[event.packet_id] = event
-        if tunnel.key in self._following and event.origin == tunnel.path.origin:
+        here = event.origin == tunnel.path.origin and event.destination == tunnel.path.local.address
+        if tunnel.key in self._following and here:
             parked = self._following.park(tunnel.key, event.packet_id)
             self._flights.note(parked)
             return parked
@@ -425,9 +445,14 @@ class Core:
         if self.settings.role is Role.TERMINAL:
             moved = self._apply(terminal.on_move_finished(tunnel, event, flight, self._port))
             return (*moved, *self._consider(event.key))
-        validate = self.settings.of(tunnel.key.name).path_validation
-        step = gateway.on_move_finished(tunnel, event, flight, self._nonce(), self._port, validate=validate)
-        return (*self._apply(step), *self._judge(flight.waiting))
+        wanted = self.settings.of(tunnel.key.name)
+        if flight.trigger is Trigger.GATEWAY:
+            told = self._own.to_tell(replace(tunnel, path=event.new), wanted.gateways)
+            step = addresses.on_moved(tunnel, event, told or (event.new.local.address,), self._port)
+        else:
+            validate = wanted.path_validation
+            step = gateway.on_move_finished(tunnel, event, flight, self._nonce(), self._port, validate=validate)
+        return (*self._apply(step), *self._judge(flight.waiting), *self._relocate(event.key, event.at_s))
 
     def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
         flight = self._flights.finish(event.key)
@@ -440,6 +465,8 @@ class Core:
             self._refused.add(event.key)
             return (*self._apply(terminal.on_move_refused(tunnel, event, flight, self._port)), *look)
         stays = self._apply(gateway.on_move_refused(tunnel, event, flight))
+        if flight.trigger is Trigger.GATEWAY:
+            self._refused.add(event.key)
         return (*stays, *self._judge(flight.waiting), *look)
 
     def _judge(self, waiting: Iterable[PacketVerified]) -> tuple[Effect, ...]:
@@ -453,8 +480,21 @@ class Core:
             return ()
         if key in self._flights or key in self._refused:
             return ()
-        inner = {address for each in self.table for address in each.key.inner}
-        return self._apply(terminal.consider(tunnel, self.repository, inner, self.settings.of(key.name).gateways))
+        gateways = (*self.settings.of(key.name).gateways, *tunnel.gateways)
+        return self._apply(terminal.consider(tunnel, self.repository, self._inner, gateways))
+
+    def _relocate(self, key: TunnelKey, at_s: float) -> tuple[Effect, ...]:
+        """Move a tunnel of the gateway whose address is gone, and tell the terminal where addresses changed."""
+        tunnel = self.table.get(key)
+        if tunnel is None or self.settings.role is not Role.GATEWAY or key in self._flights or key in self._refused:
+            return ()
+        configured = self.settings.of(key.name).gateways
+        return self._apply(addresses.consider(tunnel, self._own, configured, at_s, self._port))
+
+    @property
+    def _inner(self) -> set[IPAddress]:
+        """The inner addresses of all tunnels."""
+        return {address for tunnel in self.table for address in tunnel.key.inner}
 
     # messages and timers
 
@@ -487,7 +527,8 @@ class Core:
         own, peer = (event.inner, event.peer) if terminal_role else (event.peer, event.inner)
         match event.message:
             case Hello() as hello:
-                return capability.answer_hello(tunnel, hello, own, peer, self.settings)
+                told = self._own.to_tell(tunnel, self.settings.of(tunnel.key.name).gateways)
+                return capability.answer_hello(tunnel, hello, own, peer, self.settings, told)
             case HelloAck() as ack:
                 return capability.on_ack(tunnel, ack)
             case Refuse() as refusal:
@@ -498,6 +539,12 @@ class Core:
                 return terminal.on_ack(tunnel, ack)
             case Goodbye() if terminal_role:
                 return terminal.on_goodbye(tunnel)
+            case GatewayMoved() if terminal_role and tunnel.key in self._flights:
+                return tunnel, ()  # it is told again
+            case GatewayMoved() as moved if terminal_role and seeking.may_follow(tunnel) and self.repository:
+                return seeking.on_gateway_moved(tunnel, moved, own, peer, self.repository, self._inner)
+            case GatewayMovedAck() as acknowledged if not terminal_role:
+                return addresses.on_ack(tunnel, acknowledged)
             case PathChallenge() as challenge if terminal_role:
                 return terminal.on_challenge(tunnel, challenge, own, peer)
             case Update() if tunnel.key in self._flights:
@@ -526,7 +573,9 @@ class Core:
             case TimerKind.UPDATE if tunnel.key in self._flights:
                 return (StartTimer(timer=event.timer, delay_s=AFTER_MOVE_S),)
             case TimerKind.UPDATE:
-                effects = self._apply(terminal.on_update_timer(tunnel, self._port))
+                known = self.settings.of(tunnel.key.name).gateways
+                sought = seeking.seek(tunnel, known, self.repository, self._inner)
+                effects = self._apply(sought or terminal.on_update_timer(tunnel, self._port))
                 return (*effects, *self._recovery.begin(effects))
             case TimerKind.VALIDATION if tunnel.key in self._flights:
                 return (StartTimer(timer=event.timer, delay_s=AFTER_MOVE_S),)
@@ -534,7 +583,9 @@ class Core:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
-                return self._consider(tunnel.key)
+                return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s))
+            case TimerKind.ANNOUNCE:
+                return self._apply(addresses.on_announce_timer(tunnel, self._port))
             case TimerKind.INFORM:
                 terminal_role = self.settings.role is Role.TERMINAL
                 return self._apply(terminal.inform(tunnel) if terminal_role else gateway.inform_charon(tunnel))

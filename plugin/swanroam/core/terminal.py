@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import encapsulation, mobike, natd, watching
+from swanroam.core import encapsulation, mobike, natd, seeking, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.reach import choose
@@ -121,6 +121,11 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     path, left = tunnel.path, tunnel.actual is not None and flight.kept is None
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
+    acknowledged: tuple[Effect, ...] = ()
+    if flight.trigger is Trigger.GATEWAY:
+        acknowledged = seeking.acknowledgement(tunnel, message_addresses(tunnel, port))
+    else:
+        tunnel = replace(tunnel, sought=())
     if flight.kept is None:
         tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None)
     else:
@@ -130,6 +135,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     informing = StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
     settling = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S)
     return tunnel, (
+        *acknowledged,
         *told,
         watching.watch(tunnel),
         *((DropAddress(tunnel.key),) if left else ()),
@@ -158,7 +164,9 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: in
     """A veto stands until the addresses change; what the kernel refused is tried again, the states may have changed."""
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.local.address, detail=event.detail)
-    if flight.trigger is Trigger.NAT:
+    if flight.trigger is Trigger.GATEWAY:
+        tunnel = seeking.refused(tunnel)
+    if flight.trigger is Trigger.NAT or (flight.trigger is Trigger.GATEWAY and tunnel.phase is Phase.UPDATING):
         tunnel, again = _tell(tunnel, port)
         return tunnel, (told, *again)
     effects: tuple[Effect, ...] = (told,)
@@ -219,7 +227,7 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     else:
         nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
     own = {here.address} if nat.found else set()
-    tunnel = replace(tunnel, attempt=0, nat=nat, translated=tunnel.translated - {here.address} | own)
+    tunnel = replace(tunnel, attempt=0, sought=(), nat=nat, translated=tunnel.translated - {here.address} | own)
     if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves and not tunnel.mobike:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
         return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)

@@ -142,8 +142,16 @@ class Tunnel:
     """Where swanroam had the tunnel since charon was where it is: charon may still be on its way there."""
     apart_since_s: float | None = None
     """Since when charon has a tunnel elsewhere that swanroam may not move."""
-    also: tuple[Origin, ...] = ()
+    also: tuple[Path, ...] = ()
     """Gateway: where CHILD_SAs of the tunnel are besides `path`: one takes over from another."""
+    gateways: tuple[IPAddress, ...] = ()
+    """Addresses of the gateway, the preferred one first: told by it (terminal), or to the terminal (gateway)."""
+    gateway_sequence: int = 0
+    """Of the last GATEWAY-MOVED sent (gateway) or taken (terminal)."""
+    announcements: int = 0
+    """Gateway: how often a GATEWAY-MOVED was sent that nobody has acknowledged yet."""
+    sought: tuple[IPAddress, ...] = ()
+    """Terminal: addresses of the gateway that were tried since nobody answered, the one to fall back to first."""
     moves: int = 0
     last_move: LastMove | None = None
     rejected: Mapping[Reason, int] = field(default_factory=dict)
@@ -176,7 +184,12 @@ class Tunnel:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Gateway: where the terminal may be heard from without being noticed."""
-        return (self.path.origin, *self.also)
+        return tuple(dict.fromkeys(path.origin for path in (self.path, *self.also)))
+
+    @property
+    def own(self) -> tuple[IPAddress, ...]:
+        """Addresses of this machine that the tunnel is received at."""
+        return tuple(dict.fromkeys(path.local.address for path in (self.path, *self.also)))
 
     @property
     def spis(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ def watch(tunnel: Tunnel) -> Watch:
         key=tunnel.key,
         inner=tunnel.key.inner,
         spis=tunnel.spis,
+        own=tunnel.own if tunnel.guarded else (),
         sources=sources,
         leaving=leaving,
         late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),

@@ -76,12 +76,10 @@ class WantedElements:
                 continue
             yield Element("roaming", set_key(spi))
             yield Element("roaming_udp", set_key(spi))
-            for source in watch.sources:
-                yield _origin("known", source, spi)
-            for source in watch.leaving:
-                yield _origin("leaving", source, spi)
-            for source in watch.waiting:
-                yield _origin("waiting", source, spi)
+            for name, sources in (("known", watch.sources), ("leaving", watch.leaving), ("waiting", watch.waiting)):
+                for source in sources:
+                    for own in watch.own:
+                        yield from _arriving(name, source, own, spi)
         for spi in watch.unproven if self._holds else ():
             for source in watch.sources:
                 yield _origin("unproven", source, spi)
@@ -109,6 +107,13 @@ class WantedElements:
 
 def _element(name: str, address: IPAddress, *fields: Origin | int) -> Element:
     return Element(name if address.version == 4 else f"{name}6", set_key(*fields))
+
+
+def _arriving(name: str, origin: Origin, own: IPAddress, spi: int) -> Iterator[Element]:
+    """What comes from there to an address of this machine; nothing does to one of the other IP version."""
+    form, address = ("_udp", origin.address) if isinstance(origin, Endpoint) else ("", origin)
+    if address.version == own.version:
+        yield _element(f"{name}{form}", address, origin, own, spi)
 
 
 def _origin(name: str, origin: Origin, spi: int) -> Element:

@@ -87,6 +87,7 @@ class Tables:
                 interface=links[fact.index].name,
                 usable=fact.usable and links[fact.index].working,
                 temporary=fact.temporary,
+                deprecated=fact.deprecated and links[fact.index].working,
             )
             for fact in self._addresses.values()
             if fact.index in links

@@ -44,8 +44,10 @@ __all__ = ["RouteSocket", "RouteSource", "open_rtnetlink"]
 
 LOG: Final = logging.getLogger(__name__)
 
-GROUPS: Final = (1, 5, 7, 9, 11)
-"""RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE."""
+ADDRESS_GROUPS: Final = (1, 5, 9)
+"""RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR."""
+ROUTE_GROUPS: Final = (7, 11)
+"""RTNLGRP_IPV4_ROUTE, _IPV6_ROUTE."""
 SOL_NETLINK: Final = 270
 NETLINK_ADD_MEMBERSHIP: Final = 1
 NETLINK_GET_STRICT_CHK: Final = 12
@@ -103,7 +105,7 @@ class RouteSocket(Protocol):
 class _KernelSocket:
     """The RouteSocket of the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, routes: bool) -> None:
         flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
         try:
@@ -111,7 +113,7 @@ class _KernelSocket:
             with suppress(OSError):  # Linux before 4.20 dumps all tables: slower, and sorted out when decoded
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
             self._socket.bind((0, 0))
-            for group in GROUPS:
+            for group in (*ADDRESS_GROUPS, *(ROUTE_GROUPS if routes else ())):
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
             attach(self._socket, FILTER)
         except OSError:
@@ -135,10 +137,10 @@ class _KernelSocket:
         return bool(select.select([self._socket], [], [], timeout_s)[0])
 
 
-def open_rtnetlink() -> RouteSocket:
-    """A socket that is told of links, addresses and routes. Raises KernelRefused."""
+def open_rtnetlink(*, routes: bool = True) -> RouteSocket:
+    """A socket that is told of links and addresses, and of routes where wanted. Raises KernelRefused."""
     try:
-        return _KernelSocket()
+        return _KernelSocket(routes=routes)
     except OSError as error:
         raise KernelRefused("rtnetlink socket", error.errno or errno.EIO) from error
 
@@ -154,7 +156,7 @@ ROUTES: Final = tuple(
     for family in (socket.AF_INET, socket.AF_INET6)
     for table in TABLES
 )
-ALL: Final = (_Request(RTM_GETLINK, bytes(16)), _Request(RTM_GETADDR, bytes(8)), *ROUTES)
+ADDRESSES: Final = (_Request(RTM_GETLINK, bytes(16)), _Request(RTM_GETADDR, bytes(8)))
 
 
 @dataclass(slots=True)
@@ -175,17 +177,20 @@ class RouteSource:
     """Keeps the address repository. `start` reads it; then watch `fileno` and call `process` when it is readable.
 
     `decode_dump` reads the messages of the first dump and of those after losses; None: pyroute2's message classes.
+    Without `routes` the repository has none: a gateway, which may have very many, has no use for them.
     """
 
     def __init__(
         self,
         *,
-        open_socket: Callable[[], RouteSocket] = open_rtnetlink,
+        open_socket: Callable[[], RouteSocket] | None = None,
         decode_dump: Callable[[NetlinkMessage], Change | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        routes: bool = True,
     ) -> None:
         self._decode_dump, self._clock = decode_dump or _pyroute2_decoder(), clock
-        self._socket = open_socket()
+        self._socket = open_socket() if open_socket else open_rtnetlink(routes=routes)
+        self._route_requests = ROUTES if routes else ()
         self._sequence = 0
         self._tables = Tables()
         self._dump: _Dump | None = None
@@ -295,7 +300,7 @@ class RouteSource:
             self._begin(complete=True)
 
     def _begin(self, *, complete: bool) -> None:
-        requests = ALL if complete else ROUTES
+        requests = (*(ADDRESSES if complete else ()), *self._route_requests)
         self._dump = _Dump(deque(requests), self._clock(), complete, Tables())
         self._next(self._dump)
 

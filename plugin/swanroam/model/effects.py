@@ -50,6 +50,8 @@ class Trigger(StrEnum):
     """The terminal said that it is back where it just was."""
     NAT = "nat"
     """Nobody answered without UDP encapsulation (RFC 3948): the tunnel goes in UDP."""
+    GATEWAY = "gateway"
+    """The gateway has another address (told by it), or did not answer at the one before."""
     REVERT = "revert"
     """The new path was not validated in time."""
     MOBIKE = "mobike"
@@ -65,6 +67,8 @@ class Watch:
     """Inner addresses of the terminal: in-tunnel messages are taken from (gateway) or to (terminal) these only."""
     spis: tuple[int, ...]
     """Inbound SPIs."""
+    own: tuple[IPAddress, ...] = ()
+    """Where the inbound states are: what comes to another address of this machine is from no known source."""
     sources: tuple[Origin, ...] = ()
     """Outer sources that may send on these SPIs without being held; empty on the terminal, where nothing is held."""
     leaving: tuple[Origin, ...] = ()

@@ -68,6 +68,8 @@ class TimerKind(StrEnum):
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     LEAVING = "leaving"
     """To stop letting packets from the previous source through."""
+    ANNOUNCE = "announce"
+    """To tell a terminal again of the gateway's addresses."""
     REESTABLISH = "reestablish"
     """To ask charon again for a tunnel that nobody answered on."""
 

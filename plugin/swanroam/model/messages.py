@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import Final
 
-from swanroam.model.path import Endpoint
+from swanroam.model.path import Endpoint, IPAddress
 
 __all__ = [
+    "ADDRESSES_MOST",
     "Feature",
+    "GatewayMoved",
+    "GatewayMovedAck",
     "Goodbye",
     "Hello",
     "HelloAck",
@@ -19,6 +23,10 @@ __all__ = [
     "Update",
     "UpdateAck",
 ]
+
+
+ADDRESSES_MOST: Final = 8
+"""Addresses of a gateway that are told."""
 
 
 class Feature(IntFlag):
@@ -56,6 +64,8 @@ class HelloAck:
 
     nonce: bytes
     features: Feature
+    addresses: tuple[IPAddress, ...] = ()
+    """Of a gateway: outer addresses that the terminal may move the tunnel to, the preferred one first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,4 +125,32 @@ class Goodbye:
     """The gateway's daemon ends, and can no longer do for this tunnel what its charon does not know of."""
 
 
-Message = Goodbye | Hello | HelloAck | Refuse | Update | UpdateAck | PathChallenge | PathResponse
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayMoved:
+    """The gateway has other addresses now; a terminal whose tunnel goes to none of them moves it to one."""
+
+    sequence: int
+    """64 bits, grows with each change; retransmissions repeat it."""
+    addresses: tuple[IPAddress, ...]
+    """All of them, the preferred one first; at least one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayMovedAck:
+    """The terminal's tunnel goes to one of the addresses of a GATEWAY-MOVED."""
+
+    sequence: int
+
+
+Message = (
+    GatewayMoved
+    | GatewayMovedAck
+    | Goodbye
+    | Hello
+    | HelloAck
+    | Refuse
+    | Update
+    | UpdateAck
+    | PathChallenge
+    | PathResponse
+)

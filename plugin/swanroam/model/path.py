@@ -79,6 +79,8 @@ class LocalAddress:
     """What configuration and hooks add to this source; higher is better."""
     temporary: bool = False
     """A privacy address of IPv6 (RFC 8981), which the kernel makes only where it is to be preferred."""
+    deprecated: bool = False
+    """It still works, but nothing new is to use it (RFC 4862 section 5.5.4): it will be gone soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

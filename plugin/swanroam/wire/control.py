@@ -11,6 +11,10 @@ A message is one UDP datagram between inner addresses. Integers are in network b
 attributes are skipped unless critical; unknown types raise Unsupported, which receivers count and ignore. The layout
 of HELLO and REFUSE is the same in every version, so that ends of different versions can tell each other so; all other
 messages are of VERSION only.
+
+ADDRESSES, one to ADDRESSES_MOST in the order of preference, of either IP version, each: IP version (1), address (4 or
+16). In HELLO-ACK there may be none of it: a terminal has none to tell, nor had gateways of earlier releases, and
+terminals of these skip it.
 """
 
 import struct
@@ -21,7 +25,10 @@ from typing import Final
 
 from swanroam.errors import Unsupported, WireError
 from swanroam.model.messages import (
+    ADDRESSES_MOST,
     Feature,
+    GatewayMoved,
+    GatewayMovedAck,
     Goodbye,
     Hello,
     HelloAck,
@@ -34,13 +41,15 @@ from swanroam.model.messages import (
     Update,
     UpdateAck,
 )
-from swanroam.model.path import Endpoint
+from swanroam.model.path import Endpoint, IPAddress
 
 __all__ = ["NONCE_BYTES", "VERSION", "decode", "encode"]
 
 VERSION: Final = 1
 NONCE_BYTES: Final = 16
 HASH_BYTES: Final = 20
+ADDRESS_BYTES: Final = {4: 4, 6: 16}
+"""By IP version."""
 MAGIC: Final = b"SR"
 HEADER: Final = struct.Struct("!2sBBHH")
 ATTRIBUTE: Final = struct.Struct("!HH")
@@ -59,6 +68,8 @@ class Type(IntEnum):
     PATH_CHALLENGE = 6
     PATH_RESPONSE = 7
     GOODBYE = 8
+    GATEWAY_MOVED = 9
+    GATEWAY_MOVED_ACK = 10
 
 
 class Attribute(IntEnum):
@@ -72,6 +83,7 @@ class Attribute(IntEnum):
     ENDPOINT = 6
     NAT_D_SOURCE = 7
     NAT_D_DESTINATION = 8
+    ADDRESSES = 9
 
 
 def encode(message: Message) -> bytes:
@@ -88,6 +100,7 @@ def encode(message: Message) -> bytes:
             type_ = Type.HELLO
         case HelloAck():
             body = _attribute(Attribute.NONCE, message.nonce) + _attribute(Attribute.FEATURES, _u32(message.features))
+            body += _addresses(message.addresses)
             type_ = Type.HELLO_ACK
         case Refuse():
             body = _attribute(Attribute.NONCE, message.nonce) + _attribute(Attribute.REASON, bytes([message.reason]))
@@ -106,6 +119,11 @@ def encode(message: Message) -> bytes:
             body, type_ = _attribute(Attribute.NONCE, message.nonce), Type.PATH_RESPONSE
         case Goodbye():
             body, type_ = b"", Type.GOODBYE
+        case GatewayMoved():
+            body = _attribute(Attribute.SEQUENCE, message.sequence.to_bytes(8)) + _addresses(message.addresses)
+            type_ = Type.GATEWAY_MOVED
+        case GatewayMovedAck():
+            body, type_ = _attribute(Attribute.SEQUENCE, message.sequence.to_bytes(8)), Type.GATEWAY_MOVED_ACK
     return HEADER.pack(MAGIC, version, type_, HEADER.size + len(body), 0) + body
 
 
@@ -140,7 +158,11 @@ def decode(data: bytes) -> Message:
                 version=version,
             )
         case Type.HELLO_ACK:
-            return HelloAck(nonce=_nonce(values), features=Feature(_number(values, Attribute.FEATURES, 4)))
+            return HelloAck(
+                nonce=_nonce(values),
+                features=Feature(_number(values, Attribute.FEATURES, 4)),
+                addresses=_parse_addresses(values) if Attribute.ADDRESSES in values else (),
+            )
         case Type.REFUSE:
             code = _number(values, Attribute.REASON, 1)
             try:
@@ -166,6 +188,10 @@ def decode(data: bytes) -> Message:
             return PathResponse(nonce=_nonce(values))
         case Type.GOODBYE:
             return Goodbye()
+        case Type.GATEWAY_MOVED:
+            return GatewayMoved(sequence=_number(values, Attribute.SEQUENCE, 8), addresses=_parse_addresses(values))
+        case Type.GATEWAY_MOVED_ACK:
+            return GatewayMovedAck(sequence=_number(values, Attribute.SEQUENCE, 8))
 
 
 Values = Mapping[Attribute, tuple[int, bytes]]
@@ -227,6 +253,31 @@ def _parse_endpoint(values: Values) -> Endpoint:
     return Endpoint(address, int.from_bytes(value[:2]))
 
 
+def _parse_addresses(values: Values) -> tuple[IPAddress, ...]:
+    """One to ADDRESSES_MOST different addresses."""
+    offset, value = _value(values, Attribute.ADDRESSES)
+    found: list[IPAddress] = []
+    position = 0
+    while position < len(value):
+        at = offset + position
+        version, start = value[position], position + 1
+        if version not in ADDRESS_BYTES:
+            raise WireError(WHAT, at, f"ADDRESSES with an address of IP version {version}")
+        position = start + ADDRESS_BYTES[version]
+        if position > len(value):
+            raise WireError(WHAT, at, f"ADDRESSES with an address of {len(value) - start} bytes")
+        packed = value[start:position]
+        address: IPAddress = IPv4Address(packed) if version == 4 else IPv6Address(packed)
+        if address in found:
+            raise WireError(WHAT, at, f"ADDRESSES with {address} twice")
+        found.append(address)
+        if len(found) > ADDRESSES_MOST:
+            raise WireError(WHAT, at, f"ADDRESSES with more than {ADDRESSES_MOST} addresses")
+    if not found:
+        raise WireError(WHAT, offset, "ADDRESSES without an address")
+    return tuple(found)
+
+
 def _parse_natd(values: Values) -> NatD | None:
     """Both hashes or none."""
     if Attribute.NAT_D_SOURCE not in values and Attribute.NAT_D_DESTINATION not in values:
@@ -255,6 +306,12 @@ def _natd(natd: NatD | None) -> bytes:
         return b""
     source = _attribute(Attribute.NAT_D_SOURCE, natd.source)
     return source + _attribute(Attribute.NAT_D_DESTINATION, natd.destination)
+
+
+def _addresses(addresses: tuple[IPAddress, ...]) -> bytes:
+    if not addresses:
+        return b""
+    return _attribute(Attribute.ADDRESSES, b"".join(bytes([each.version]) + each.packed for each in addresses))
 
 
 def _endpoint(endpoint: Endpoint) -> bytes:

@@ -94,8 +94,9 @@ RT_SCOPE_HOST: Final = 254
 IFA_CACHEINFO: Final = 6
 IFA_FLAGS: Final = 8
 IFA_F_TEMPORARY: Final = 0x01
-UNUSABLE: Final = 0x08 | 0x20 | 0x40
-"""IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
+IFA_F_DEPRECATED: Final = 0x20
+UNUSABLE: Final = 0x08 | 0x40
+"""IFA_F_DADFAILED, IFA_F_TENTATIVE."""
 RT_SCOPE_LINK: Final = 253
 
 RTA_DST: Final = 1
@@ -135,6 +136,8 @@ class AddressFact:
     """Neither tentative, duplicate, deprecated nor of a scope too small; says nothing of the link."""
     temporary: bool = False
     """A privacy address (RFC 8981)."""
+    deprecated: bool = False
+    """Not usable for no other reason than that its preferred lifetime is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +190,18 @@ def address_fact(
     *, index: int, address: IPAddress, prefix_length: int, flags: int, scope: int, preferred_s: int
 ) -> AddressFact:
     """The fact about an address with these IFA_F flags, RT_SCOPE scope and preferred lifetime."""
-    usable = not flags & UNUSABLE and preferred_s > 0 and scope < RT_SCOPE_LINK and not _special(address)
+    works = not flags & UNUSABLE and scope < RT_SCOPE_LINK and not _special(address)
+    preferred = preferred_s > 0 and not flags & IFA_F_DEPRECATED
     # The flag has another meaning for IPv4: IFA_F_SECONDARY.
     temporary = address.version == 6 and bool(flags & IFA_F_TEMPORARY)
-    return AddressFact(index=index, address=address, prefix_length=prefix_length, usable=usable, temporary=temporary)
+    return AddressFact(
+        index=index,
+        address=address,
+        prefix_length=prefix_length,
+        usable=works and preferred,
+        temporary=temporary,
+        deprecated=works and not preferred,
+    )
 
 
 @lru_cache(REMEMBERED)

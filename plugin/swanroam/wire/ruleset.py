@@ -1,9 +1,9 @@
 """The packet filter's rules, as text for `nft -f -` (man 8 nft). Set elements are added later, over netlink.
 
     set       key                      packets
-    known     outer source . SPI       ESP that goes on untouched
-    leaving   outer source . SPI       the same, for sources that a tunnel has just left; the kernel forgets them
-    waiting   outer source . SPI       ESP that is held without being verified, while charon follows a move
+    known     source . own . SPI       ESP that goes on untouched: from this outer source to this address of our own
+    leaving   source . own . SPI       the same, for sources that a tunnel has just left; the kernel forgets them
+    waiting   source . own . SPI       ESP that is held without being verified, while charon follows a move
     roaming   SPI                      other ESP of these SPIs is held for the daemon, which verifies it
     askers    outer source             how much of that there was from each source, and
     asked     SPI                      of each SPI; what is beyond the limits goes on as if there were no daemon
@@ -72,9 +72,9 @@ HOLDING: Final = (IMPOSSIBLE, UNPROVEN)
 PRIORITY: Final = "raw"
 
 SETS: Final = """
-  set known{form} {{ typeof {source} . {spi}; }}
-  set leaving{form} {{ typeof {source} . {spi}; flags timeout; }}
-  set waiting{form} {{ typeof {source} . {spi}; }}
+  set known{form} {{ typeof {source} . {own} . {spi}; }}
+  set leaving{form} {{ typeof {source} . {own} . {spi}; flags timeout; }}
+  set waiting{form} {{ typeof {source} . {own} . {spi}; }}
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
 
 # After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
@@ -121,12 +121,12 @@ HELD: Final = """{sets}
 
 CHAIN: Final = """
   chain {name} {{
-    {source} . {spi} @known{form} accept
-    {source6} . {spi} @known{form}6 accept
-    {source} . {spi} @leaving{form} accept
-    {source6} . {spi} @leaving{form}6 accept
-    {source} . {spi} @waiting{form} queue flags bypass to {queue}
-    {source6} . {spi} @waiting{form}6 queue flags bypass to {queue}
+    {arrival} @known{form} accept
+    {arrival6} @known{form}6 accept
+    {arrival} @leaving{form} accept
+    {arrival6} @leaving{form}6 accept
+    {arrival} @waiting{form} queue flags bypass to {queue}
+    {arrival6} @waiting{form}6 queue flags bypass to {queue}
     {spi} != @roaming{form} accept
     jump limited
     update @asked{form} {{ {spi} {per_spi} }} counter name {floods} accept
@@ -298,12 +298,12 @@ def _held(queue: int) -> str:
     for form, port, target_port, spi in (("", "", "", PLAIN), ("_udp", " . udp sport", " . udp dport", IN_UDP)):
         for version in ("", "6"):
             source, target = f"ip{version} saddr{port}", f"ip{version} daddr{target_port}"
-            sets += SETS.format(form=form + version, source=source, target=target, spi=spi)
+            sets += SETS.format(form=form + version, source=source, own=f"ip{version} daddr", target=target, spi=spi)
         chains += CHAIN.format(
             name=f"held{form}",
             form=form,
-            source=f"ip saddr{port}",
-            source6=f"ip6 saddr{port}",
+            arrival=f"ip saddr{port} . ip daddr . {spi}",
+            arrival6=f"ip6 saddr{port} . ip6 daddr . {spi}",
             spi=spi,
             queue=queue,
             per_spi=PER_SPI,
