@@ -37,12 +37,15 @@ from swanroam.wire.xfrm.events import Migrated, decode_event
 from swanroam.wire.xfrm.migrate import KmAddress
 from swanroam.wire.xfrm.policies import Policy
 from swanroam.wire.xfrm.structs import Direction, Group, Limits, Mark, Mode, Msg, StateFlag, XfrmSelector
+from tests.lab.conditions import eventually
 
 TERMINAL, GATEWAY = "xfc-terminal", "xfc-gateway"
 OLD, NEW, GATE = "192.0.2.1", "192.0.2.3", "192.0.2.2"
 OLD6, NEW6, GATE6 = "2001:db8::1", "2001:db8::3", "2001:db8::2"
 INNER, BEHIND, INNER6, BEHIND6 = "10.9.0.1", "10.1.0.1", "fd00:9::1", "fd00:1::1"
 UP, DOWN, REQID = 0xC0000001, 0xC0000002, 7
+PRIORITY = 371327
+"""As charon has it for such selectors."""
 GCM_KEY = bytes(range(20))
 GCM = f"aead rfc4106(gcm(aes)) 0x{GCM_KEY.hex()} 128"
 CLONE_NEWNET = 0x40000000
@@ -144,9 +147,9 @@ def policies_text(
     out, back = (up, down) if namespace == TERMINAL else (down, up)
     tail = f"proto esp reqid {reqid} mode tunnel"
     return (
-        f"policy add src {here} dst {there} dir out {more} {out} {tail}\n"
-        f"policy add src {there} dst {here} dir in {more} {back} {tail}\n"
-        f"policy add src {there} dst {here} dir fwd {more} {back} {tail}\n"
+        f"policy add src {here} dst {there} dir out priority {PRIORITY} {more} {out} {tail}\n"
+        f"policy add src {there} dst {here} dir in priority {PRIORITY} {more} {back} {tail}\n"
+        f"policy add src {there} dst {here} dir fwd priority {PRIORITY} {more} {back} {tail}\n"
     )
 
 
@@ -226,9 +229,9 @@ def places(namespace: str) -> Counter[str]:
 
 
 def policies(namespace: str) -> str:
-    """The policies as `ip` prints them, without the covers of a move, which come one behind ours of priority 0."""
+    """The policies as `ip` prints them, without the covers of a move, which come one behind ours."""
     blocks = re.split(r"^(?=src )", xfrm(namespace, "policy"), flags=re.MULTILINE)
-    return "".join(block for block in blocks if " priority 1 " not in block)
+    return "".join(block for block in blocks if f" priority {PRIORITY + 1} " not in block)
 
 
 def template_places(namespace: str) -> Counter[str]:
@@ -755,10 +758,12 @@ def test_lost_events_do_not_matter(tunnel: Tunnel) -> None:
 
 
 T = TypeVar("T", "Sniffer", "Stream")
+ESP_BEGINS = {socket.IPPROTO_ESP: 20, socket.IPPROTO_UDP: 28}
+"""Protocol of the IP header -> where ESP is in the packet."""
 
 
 class Sniffer(threading.Thread):
-    """Counts (SPI, sequence number) of ESP packets that come in on the gateway."""
+    """Counts (SPI, sequence number) of ESP packets that come in on the gateway, in UDP or not."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -775,8 +780,8 @@ class Sniffer(threading.Thread):
                 packet, address = self._socket.recvfrom(4096)
             except TimeoutError:
                 continue
-            if packet[9] == socket.IPPROTO_ESP and address[2] != socket.PACKET_OUTGOING:
-                self.seen[struct.unpack_from("!II", packet, 20)] += 1
+            if packet[9] in ESP_BEGINS and address[2] != socket.PACKET_OUTGOING:
+                self.seen[struct.unpack_from("!II", packet, ESP_BEGINS[packet[9]])] += 1
         self._socket.close()
 
 
@@ -841,6 +846,21 @@ def test_a_moving_end_sends_on_loses_nothing_and_repeats_no_sequence_number(tunn
     assert lost == 0
     assert len(sniffer.seen) >= stream.sent
     assert repeated == []
+
+
+def test_nothing_that_was_sent_while_udp_begins_and_ends_is_lost_and_no_sequence_number_is_repeated(
+    tunnel: Tunnel,
+) -> None:
+    assert ping(1) == 1
+    plain = path(OLD, GATE)
+    in_udp = Path(Endpoint(ip_address(OLD), 4500), Endpoint(ip_address(GATE), 4500), encap=True)
+    with running(Sniffer()) as sniffer:
+        with running(Stream()) as stream:
+            for old, new in ((plain, in_udp), (in_udp, plain)) * 10:
+                tunnel.terminal.move(tunnel.children, old, new)
+        eventually(lambda: len(sniffer.seen) >= stream.sent, f"{stream.sent} packets are seen")
+    assert stream.sent > 20
+    assert set(sniffer.seen.values()) == {1}
 
 
 def test_how_long_a_move_takes(tunnel: Tunnel) -> None:

@@ -15,6 +15,7 @@ goes in UDP each message carries entries for its own direction only. It cannot t
 """
 
 from dataclasses import dataclass, replace
+from socket import AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 from typing import Final
 
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy
@@ -24,13 +25,14 @@ from swanroam.wire.xfrm.policies import Policy, Template
 from swanroam.wire.xfrm.states import Encap
 from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode
 
-__all__ = ["Step", "Steps", "block", "encapsulation"]
+__all__ = ["Step", "Steps", "blocks", "encapsulation"]
 
 BLOCK: Final = 1
 """XFRM_POLICY_BLOCK."""
 COVER_S: Final = 3
 """How long a policy of ours lasts; charon takes a few milliseconds, and is told again where it did not follow."""
 
+_CARRIERS: Final = (IPPROTO_TCP, IPPROTO_UDP)
 _ADDRESSED: Final = (Mode.TUNNEL.value, Mode.BEET.value)
 _OUT: Final = Direction.OUT.value
 
@@ -137,15 +139,28 @@ class Steps:
         return self._packed[key]
 
 
-def block(policy: MirroredPolicy) -> Policy:
-    """A policy of our own that lets nothing out which this one would, for a moment in which there is no state.
+def blocks(policy: MirroredPolicy) -> list[Policy]:
+    """Policies of our own that let nothing out which this one would, while states are changed: one for each protocol.
 
-    A sender gets EPERM and keeps its packet. Without it the kernel would take the packet, drop it, and put a larval
-    state where the next one is to be, as the policy names the SPI (xfrm_state.c, xfrm_state_find). It comes before
-    charon's, also for MIGRATE, which finds a policy by its selector and finds no template in this one: it must go
-    before anything moves. It ends by itself, too.
+    A sender gets EPERM and keeps its packet. Without them one that has found the policy, and not yet the state, when
+    that goes to another place would have the kernel take the packet, drop it, and put a larval state there, as the
+    policy names the SPI (xfrm_state.c, xfrm_state_find). They come before charon's, but not for MIGRATE, which looks
+    for a policy as if for a packet of no protocol (Linux 6.12, xfrm_migrate_policy_find). They end by themselves, too.
     """
-    return replace(_beside(policy.policy), priority=max(policy.policy.priority - 1, 0), action=BLOCK, templates=())
+    if policy.policy.selector.protocol:
+        return []
+    ours = _beside(policy.policy)
+    protocols = (*_CARRIERS, IPPROTO_ICMPV6 if ours.selector.family == AF_INET6 else IPPROTO_ICMP)
+    return [
+        replace(
+            ours,
+            selector=replace(ours.selector, protocol=protocol),
+            priority=max(ours.priority - 1, 0),
+            action=BLOCK,
+            templates=(),
+        )
+        for protocol in protocols
+    ]
 
 
 def _beside(policy: Policy) -> Policy:

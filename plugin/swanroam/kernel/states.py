@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
-from swanroam.kernel.migration import Step, Steps, block
+from swanroam.kernel.migration import Step, Steps, blocks
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror, place_of
 from swanroam.kernel.refit import Refits, fits, refit
@@ -263,7 +263,7 @@ class KernelStates:
         steps = [plan.step(*one) for one in first]
         stopped = self._silence(children, old, new) if first else []
         leaves_udp = old.encap and not new.encap and bool(stopped)
-        failure = None if leaves_udp else self._perform(steps, stopped, new, before=self._unblock(children))
+        failure = None if leaves_udp else self._perform(steps, stopped, new, behind=self._unblock(children))
         if failure:
             return failure
         steps += [plan.step(*one) for one in left if one not in first]
@@ -294,10 +294,11 @@ class KernelStates:
             inbound = self._inbound(children, old.local.address)
             states = self._refits.read([*(one.ae.id for one in silent), *inbound])
         except KernelRefused:
-            self._transactions.transact([go for one in silent for go in one.go(old.remote.address)])
+            going = [go for one in silent for go in one.go(old.remote.address)]
+            self._transactions.transact(going + self._unblock(children))
             raise
-        before = self._unblock(children)
-        behind = self._block(children)
+        before: list[Request] = []
+        behind: list[Request] = []
         stay: list[Stopped] = []
         for one in silent:
             there = replace(one.ae.id, destination=new.remote.address)
@@ -381,10 +382,10 @@ class KernelStates:
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
         stopped = self._silence(children, old, new) if outbound else []
-        unblock = self._unblock(children)
-        quiet = self._block(children) if silent else ()
-        covered = _Covers(tuple(reqids), covers)
-        failure = self._perform(steps, stopped, new, covered, vacant, before=unblock, behind=quiet)
+        if silent:
+            self._block(children)
+        behind = () if silent else self._unblock(children)
+        failure = self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant, behind=behind)
         if failure:
             self._transactions.transact(self._unblock(children))
         return failure
@@ -442,11 +443,17 @@ class KernelStates:
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
         beside = self._outbound(children, new.remote.address) if old.remote.address != new.remote.address else []
-        stopped, there = self._stop(self._outbound(children, old.remote.address), beside)
+        self._block(children)
+        try:
+            stopped, there = self._stop(self._outbound(children, old.remote.address), beside)
+        except KernelRefused:
+            self._transactions.transact(self._unblock(children))
+            raise
         taken = {ae.id.spi for ae in there} & {one.ae.id.spi for one in stopped}
         if taken:
             # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
-            self._transactions.transact([go for one in stopped for go in one.go(one.ae.id.destination)])
+            going = [go for one in stopped for go in one.go(one.ae.id.destination)]
+            self._transactions.transact(going + self._unblock(children))
             raise KernelRefused(f"outbound state {min(taken):08x} towards {new.remote.address}", errno.EEXIST)
         return stopped
 
@@ -455,9 +462,12 @@ class KernelStates:
         places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
         outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
         inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
-        stopped, _ = self._stop(self._misfits(outbound, new))
+        misfits = self._misfits(outbound, new)
+        if misfits:
+            self._block(children)
+        stopped, _ = self._stop(misfits)
         states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
-        requests = self._block(children) if stopped else []
+        requests: list[Request] = []
         for one in stopped:
             requests += refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)
         for ident in inbound:
@@ -470,15 +480,18 @@ class KernelStates:
         known = self._refits.read(outbound)
         return [ident for ident in outbound if ident in known and not fits(known[ident], path, out=True)]
 
-    def _block(self, children: Iterable[ChildSa]) -> list[Request]:
-        """What has nothing of these CHILD_SAs sent until `_unblock`, or for some seconds."""
+    def _block(self, children: Iterable[ChildSa]) -> None:
+        """Have nothing of these CHILD_SAs sent until `_unblock`, or for some seconds.
+
+        In a system call of its own: what another CPU is about to send finds its state before that is changed.
+        """
         requests: list[Request] = []
         for reqid in _reqids(children):
             policies = (policy for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT)
-            blocks = [block(policy) for policy in policies]
-            self._blocks[reqid] = (*self._blocks.get(reqid, ()), *(one.id for one in blocks))
-            requests += [Request("block", Msg.UPDPOLICY, one.pack()) for one in blocks]
-        return requests
+            ours = [one for policy in policies for one in blocks(policy)]
+            self._blocks[reqid] = tuple(dict.fromkeys((*self._blocks.get(reqid, ()), *(one.id for one in ours))))
+            requests += [Request("block", Msg.UPDPOLICY, one.pack()) for one in ours]
+        self._transactions.transact(requests)
 
     def _unblock(self, children: Iterable[ChildSa]) -> list[Request]:
         return _remove(ident for reqid in _reqids(children) for ident in self._blocks.pop(reqid, ()))
