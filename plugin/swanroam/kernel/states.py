@@ -483,8 +483,11 @@ class KernelStates:
     def _block(self, children: Iterable[ChildSa]) -> None:
         """Have nothing of these CHILD_SAs sent until `_unblock`, or for some seconds.
 
-        In a system call of its own: what another CPU is about to send finds its state before that is changed.
+        In a system call of its own: what another CPU is about to send finds its state before that is changed. Not on a
+        gateway: what it forwards is lost either way.
         """
+        if self._last is Direction.IN:
+            return
         requests: list[Request] = []
         for reqid in _reqids(children):
             policies = (policy for policy in self._mirror.of_reqid(reqid) if policy.direction == Direction.OUT)
