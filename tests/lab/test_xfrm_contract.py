@@ -758,8 +758,7 @@ def test_lost_events_do_not_matter(tunnel: Tunnel) -> None:
 
 
 T = TypeVar("T", "Sniffer", "Stream")
-ESP_BEGINS = {socket.IPPROTO_ESP: 20, socket.IPPROTO_UDP: 28}
-"""Protocol of the IP header -> where ESP is in the packet."""
+NATT_PORT = struct.pack("!H", 4500)
 
 
 class Sniffer(threading.Thread):
@@ -780,8 +779,12 @@ class Sniffer(threading.Thread):
                 packet, address = self._socket.recvfrom(4096)
             except TimeoutError:
                 continue
-            if packet[9] in ESP_BEGINS and address[2] != socket.PACKET_OUTGOING:
-                self.seen[struct.unpack_from("!II", packet, ESP_BEGINS[packet[9]])] += 1
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            if packet[9] == socket.IPPROTO_ESP:
+                self.seen[struct.unpack_from("!II", packet, 20)] += 1
+            elif packet[9] == socket.IPPROTO_UDP and packet[22:24] == NATT_PORT:
+                self.seen[struct.unpack_from("!II", packet, 28)] += 1
         self._socket.close()
 
 
@@ -858,6 +861,7 @@ def test_nothing_that_was_sent_while_udp_begins_and_ends_is_lost_and_no_sequence
         with running(Stream()) as stream:
             for old, new in ((plain, in_udp), (in_udp, plain)) * 10:
                 tunnel.terminal.move(tunnel.children, old, new)
+        stream.receiver.close()
         eventually(lambda: len(sniffer.seen) >= stream.sent, f"{stream.sent} packets are seen")
     assert stream.sent > 20
     assert set(sniffer.seen.values()) == {1}
