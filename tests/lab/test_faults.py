@@ -279,12 +279,13 @@ def test_the_terminal_sleeps_and_wakes_up_elsewhere(world: World) -> None:
         fault.over()
 
 
-def begin_with_a_charon_that_was_not_killed(world: World) -> None:
-    """Take away what a killed one left: the next one takes its virtual IP for an address of the host, and uses it."""
-    terminal = world.terminal
-    terminal.charon.stop()
-    for command in ("xfrm state flush", "xfrm policy flush", f"address flush to {INNER_POOL}"):
-        terminal.show(f"ip {command}")
+def begin_with_charons_that_were_not_killed(world: World) -> None:
+    """Take away what killed ones left: states with the reqid of the next tunnel, and the virtual IP."""
+    for one in world.ends:
+        one.charon.stop()
+    for one in world.ends:
+        for command in ("xfrm state flush", "xfrm policy flush", f"address flush to {INNER_POOL}"):
+            one.show(f"ip {command}")
     world.steady()
 
 
@@ -305,7 +306,7 @@ def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
 
 
 def test_both_charons_are_killed_and_started_again(world: World) -> None:
-    begin_with_a_charon_that_was_not_killed(world)
+    begin_with_charons_that_were_not_killed(world)
     with faulty(world, "both charons killed and started again, then initiated", tidy=False) as fault:
         fault.deadline_s = 60.0
         for one in world.ends:
