@@ -15,6 +15,7 @@ from tests.lab.conditions import eventually
 from tests.lab.faults import belongings, faulty, policies
 from tests.lab.netns import batch
 from tests.lab.stories import survives_a_move
+from tests.lab.topology import INNER_POOL
 from tests.lab.world import End, World
 
 sides = pytest.mark.parametrize("side", ["terminal", "gateway"])
@@ -278,6 +279,16 @@ def test_the_terminal_sleeps_and_wakes_up_elsewhere(world: World) -> None:
         fault.over()
 
 
+def begin_with_charons_that_were_not_killed(world: World) -> None:
+    """Take away what killed ones left: states with the reqid of the next tunnel, and the virtual IP."""
+    for one in world.ends:
+        one.charon.stop()
+    for one in world.ends:
+        for command in ("xfrm state flush", "xfrm policy flush", f"address flush to {INNER_POOL}"):
+            one.show(f"ip {command}")
+    world.steady()
+
+
 @sides
 def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
     one = world.end(side)
@@ -295,6 +306,7 @@ def test_charon_is_killed_and_started_again(world: World, side: str) -> None:
 
 
 def test_both_charons_are_killed_and_started_again(world: World) -> None:
+    begin_with_charons_that_were_not_killed(world)
     with faulty(world, "both charons killed and started again, then initiated", tidy=False) as fault:
         fault.deadline_s = 60.0
         for one in world.ends:

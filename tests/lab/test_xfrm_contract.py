@@ -558,15 +558,17 @@ def test_what_the_kernel_refuses_leaves_everything_where_it_was(tunnel: Tunnel) 
     assert state(tunnel.terminal, GATE, UP).sent == 6
 
 
-def test_an_spi_that_charon_took_at_an_address_before_it_was_left_is_not_in_the_way_of_coming_back(
-    tunnel: Tunnel,
-) -> None:
-    xfrm(TERMINAL, f"state allocspi src {GATE} dst {NEW} proto esp mode tunnel min {DOWN:#x} max {DOWN:#x}")
+def test_an_spi_that_charon_took_where_the_tunnel_was_is_not_in_the_way_of_coming_back(tunnel: Tunnel) -> None:
+    taken = DOWN + 16
+    xfrm(TERMINAL, f"state allocspi src {GATE} dst {NEW} proto esp mode tunnel min {taken:#x} max {taken:#x}")
+    for namespace in (TERMINAL, GATEWAY):
+        batch(namespace, states_text(UP + 16, taken, more="replay-window 32"))
+    tunnel.children.append(ChildSa(name="net", unique_id=16, reqid=REQID, spi_in=taken, spi_out=UP + 16))
 
     tunnel.move_terminal()
-
     tunnel.move_gateway()
-    assert places(TERMINAL) == places(GATEWAY) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
+
+    assert places(TERMINAL) == places(GATEWAY) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {NEW}": 2})
     assert ping(3) == 3
 
 

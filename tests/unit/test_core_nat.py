@@ -185,6 +185,14 @@ def from_gateway(observed: Endpoint, terminal: Endpoint) -> UpdateAck:
     return UpdateAck(sequence=1, observed=observed, natd=natd.payloads(GATEWAYS, THERE, terminal))
 
 
+def test_an_acknowledgement_of_what_went_before_the_tunnel_was_in_udp_is_no_sign_of_a_nat() -> None:
+    desk, plain = switched(), path(Role.TERMINAL, B)
+    hashes = natd.payloads(GATEWAYS, plain.remote, plain.local)
+    desk.message(UpdateAck(sequence=1, observed=plain.local, natd=hashes))
+    assert desk.tunnel.nat is Nat.NONE
+    assert desk.tunnel.translated == frozenset()
+
+
 def test_three_updates_that_nobody_acknowledges_take_the_tunnel_in_udp_on_the_same_address() -> None:
     desk, switch = unanswered()
     assert (switch.trigger, switch.old, switch.new) == (Trigger.NAT, path(Role.TERMINAL, B), UDP_AT_B)

@@ -31,7 +31,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import MoveFinished, MoveRefused, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
-from swanroam.model.path import Endpoint, IPAddress, Repository
+from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Repository
 from swanroam.model.tunnel import Capability, Nat
 
 __all__ = [
@@ -221,9 +221,13 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     """The gateway has the new address; acknowledgements of earlier moves say nothing about the last one."""
     if ack.sequence != tunnel.update_sequence or tunnel.phase not in (Phase.UPDATING, Phase.ABANDONED):
         return tunnel, ()
-    here = Endpoint(tunnel.here, tunnel.path.local.port)
+    path = tunnel.path
+    if path.encap and ack.observed.port == IKE_PORT:
+        # It heard what went before the tunnel was put in UDP, and knew the ports of then.
+        path = encapsulation.plain(path.local.address, path.remote.address)
+    here = Endpoint(tunnel.here, path.local.port)
     if ack.natd is not None:
-        nat = natd.judge(tunnel.sas, ack.natd, here, tunnel.path.remote)
+        nat = natd.judge(tunnel.sas, ack.natd, here, path.remote)
     else:
         nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
     own = {here.address} if nat.found else set()
