@@ -255,8 +255,7 @@ class KernelStates:
         first = [one for one in left if one[0].direction == Direction.OUT]
         messages = Counter(reqid for _, reqid in first)
         crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
-        ids = [{policy.policy.if_id for policy in self._mirror.of_reqid(reqid)} for reqid in reqids]
-        one_way = new.encap or any(len(both) > 1 for both in ids)
+        one_way = new.encap or len({(reqid, policy.policy.if_id) for policy, reqid in every}) > len(reqids)
         if crowded and not one_way:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
         # Nothing is worked out while nothing is sent.
