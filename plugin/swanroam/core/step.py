@@ -5,7 +5,7 @@ construction. The decisions about one tunnel are pure functions in terminal, gat
 the tunnel, calls them, and keeps the table.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -14,12 +14,12 @@ from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
+from swanroam.core.listed import built_anew, followed, gather, recall, same_tunnel, with_port, with_spis
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
-    AlignStates,
     CapabilityChanged,
     DropAddress,
     Effect,
@@ -65,7 +65,7 @@ from swanroam.model.messages import (
     UpdateAck,
 )
 from swanroam.model.path import IPAddress, Path, Repository
-from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role, TunnelKey
+from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
 
 __all__ = ["ASTRAY_S", "BARE_S", "Core"]
 
@@ -166,7 +166,7 @@ class Core:
         listed = {sa.unique_id: sa for sa in event.sas}
         known = {sa.unique_id: sa for sa in self.table.sas()}
         children = {child.unique_id: child for sa in known.values() for child in sa.children}
-        listed = {unique_id: _with_spis(sa, children) for unique_id, sa in listed.items()}
+        listed = {unique_id: with_spis(sa, children) for unique_id, sa in listed.items()}
         sas = listed if event.complete else known | listed
         effects: list[Effect] = [*self.bystanders.listed(self.settings.role, event.sas, complete=event.complete)]
         grouped: dict[TunnelKey, list[IkeSa]] = {}
@@ -219,12 +219,12 @@ class Core:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
             return self._on_bare(key, sas, event.at_s)
         known = self.table.get(key)
-        at = {spi: _with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
+        at = {spi: with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
         # While one CHILD_SA takes over from another they may be at different places.
         kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
         behind: tuple[Effect, ...]
-        if known is None or not _same_tunnel(known, fresh):
+        if known is None or not same_tunnel(known, fresh):
             before, known = known, self._recall(fresh)
             if known is None:
                 moving = self.settings.mobike(sas[0])
@@ -234,7 +234,7 @@ class Core:
                 effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
                 if began.lingering:
                     effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
-                if event.complete and not self._followed(began):
+                if event.complete and not followed(began):
                     # A daemon that ended in the middle of a move did not tell charon, which would look elsewhere.
                     behind = (mobike.look(key),) if began.mobike else watching.inform(began, sas[0].path)
                     effects += self._following.begin(began, behind)
@@ -252,7 +252,8 @@ class Core:
             ended = capability.withdraw(known, self._port) if shares else ()
             return (*self._abandon(key), *ended, *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
-        tunnel, strays = self._gather(tunnel, at) if kernel_path else (tunnel, ())
+        busy = key in self._flights or key in self._following
+        tunnel, strays = gather(tunnel, at, busy=busy) if kernel_path else (tunnel, ())
         newly = key not in self.table
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
@@ -262,7 +263,7 @@ class Core:
             self._flights.note(by_charon)
         effects = [Persist(key), *by_charon]
         behind = ()
-        if not self._followed(tunnel):
+        if not followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
             behind = late or watching.inform(tunnel, sas[0].path)
         if not behind and (astray := watching.astray(tunnel, event.policy_places)):
@@ -274,13 +275,13 @@ class Core:
             effects += self._following.begin(tunnel, behind)
             tunnel = tunnel if tunnel.overlapping else replace(tunnel, astray=None)
         else:
-            waited = self._following.listed(tunnel, followed=self._followed(tunnel))
+            waited = self._following.listed(tunnel, followed=followed(tunnel))
             self._flights.note(waited)
             effects += waited or (watching.watch(tunnel),)
         effects += strays
         if tunnel.lingering:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
-        if tunnel.phase is Phase.ABANDONED and _built_anew(known, sas[0]):
+        if tunnel.phase is Phase.ABANDONED and built_anew(known, sas[0]):
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
         self.table.put(tunnel)
@@ -311,50 +312,12 @@ class Core:
             StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=BARE_S),
         )
 
-    def _followed(self, tunnel: Tunnel) -> bool:
-        """Whether charon has the tunnel where the kernel has it."""
-        here, there = tunnel.path, tunnel.sas[0].path
-        # A terminal's charon is told of a move with the ports of IKE, whatever those of ESP in UDP are.
-        ports = tunnel.role is Role.GATEWAY and here.encap and there.encap
-        return here.addresses == there.addresses and (not ports or here.remote == there.remote)
-
-    def _gather(self, tunnel: Tunnel, at: Mapping[int, Path]) -> Step:
-        """CHILD_SAs that are not where the tunnel is; those that charon put elsewhere as it knows of no NAT follow."""
-        strays = [child for child in tunnel.children if at.get(child.spi_in, tunnel.path) != tunnel.path]
-        if not strays:
-            return replace(tunnel, also=()), ()
-        lost = [child for child in strays if tunnel.path.encap and not child.encap and not tunnel.mobike]
-        also = dict.fromkeys(at[child.spi_in] for child in strays if child not in lost)
-        tunnel = replace(tunnel, also=tuple(also))
-        if not lost or tunnel.shares or tunnel.key in self._flights or tunnel.key in self._following:
-            return tunnel, ()
-        return tunnel, tuple(
-            AlignStates(key=tunnel.key, children=(child,), old=at[child.spi_in], path=tunnel.path) for child in lost
-        )
-
     def _recall(self, fresh: Tunnel) -> Tunnel | None:
         """What the store knows of this very tunnel, if it is the same one: it has an inbound SPI in common."""
         remembered, spis = self._remembered.pop(fresh.key, (None, frozenset[int]()))
         if remembered is None or not spis & set(fresh.spis):
             return None
-        agreed, because = capability.initial(fresh.sas[0], self.settings)
-        if agreed is Capability.PENDING and remembered.capability is Capability.NEGOTIATED:
-            agreed = Capability.NEGOTIATED
-        nat = fresh.sas[0].nat if remembered.nat is Nat.UNKNOWN else remembered.nat
-        last = remembered.last_move
-        was_in_udp = last is not None and last.new.encap and last.new.addresses == fresh.path.addresses
-        translated = frozenset({fresh.path.local.address}) if was_in_udp else frozenset[IPAddress]()
-        return replace(
-            remembered,
-            sas=fresh.sas,
-            path=fresh.path,
-            capability=agreed,
-            because=because if agreed is Capability.NONE else "",
-            phase=Phase.STEADY,
-            nat=nat,
-            translated=translated,
-            mobike=self.settings.mobike(fresh.sas[0]),
-        )
+        return recall(remembered, fresh, self.settings)
 
     def _begin(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A tunnel of which nothing is agreed yet."""
@@ -400,7 +363,7 @@ class Core:
                 continue
             if event.place == tunnel.path.addresses:
                 effects += self._following.installed(tunnel)
-            elif self._followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
+            elif followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
                 effects.append(StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=ASTRAY_S))
         self._flights.note(effects)
         return tuple(effects)
@@ -619,37 +582,5 @@ class Core:
         return effects
 
 
-def _with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
-    """The IKE_SA with the SPIs that charon leaves out of a listing while it follows a move (child_sa.c: UPDATING)."""
-    children = tuple(
-        replace(child, spi_in=before.spi_in, spi_out=before.spi_out)
-        if child.state == "UPDATING" and not child.spi_in and (before := known.get(child.unique_id))
-        else child
-        for child in sa.children
-    )
-    return replace(sa, children=children)
-
-
 def _released(tunnel: Tunnel) -> tuple[Effect, ...]:
     return (ReleaseInner(tunnel.key.inner),) if tunnel.role is Role.TERMINAL else ()
-
-
-def _with_port(path: Path, known: Tunnel | None) -> Path:
-    """The path with the port that a state was made to forget so that its source is reported (RemindCharon)."""
-    if path.encap and not path.remote.port and known and known.path.encap and path.addresses == known.path.addresses:
-        return known.path
-    return path
-
-
-def _same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:
-    """Whether the agreement still holds: a rekey keeps the IKE_SA or the CHILD_SA, building anew keeps neither."""
-    old = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
-    new = {(sa.initiator_spi, sa.responder_spi) for sa in fresh.sas}
-    return bool(old & new or set(known.spis) & set(fresh.spis))
-
-
-def _built_anew(known: Tunnel, newest: IkeSa) -> bool:
-    """Whether this IKE_SA came with a CHILD_SA of its own: a rekeyed one has the CHILD_SAs of its predecessor."""
-    before = {(sa.initiator_spi, sa.responder_spi) for sa in known.sas}
-    spis = {child.spi_in for child in newest.children}
-    return (newest.initiator_spi, newest.responder_spi) not in before and bool(spis) and not spis & set(known.spis)
