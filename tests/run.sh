@@ -33,7 +33,7 @@ lab() {
     rm -rf build/lab-logs
     # Paths and expressions are for the lab; without a path it is all of it.
     case " $* " in *" tests/"*) ;; *) set -- tests/lab $later "$@" ;; esac
-    in_lab "$PWD/$python" -m pytest -p no:cacheprovider "$@"
+    in_lab "$PWD/$python" -m pytest -p no:cacheprovider --durations=40 "$@"
 }
 
 # What the stories of the packages need, in dist/, build/packages/ and .roots/; also those of the lab.
