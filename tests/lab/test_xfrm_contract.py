@@ -502,6 +502,17 @@ def test_all_states_of_a_rekey_under_way_move_at_once(tunnel: Tunnel) -> None:
     assert ping(3) == 3
 
 
+def test_states_that_a_killed_charon_left_with_the_same_reqid_are_in_nobodys_way(tunnel: Tunnel) -> None:
+    for namespace in (TERMINAL, GATEWAY):
+        batch(namespace, states_text(UP + 16, DOWN + 16))
+    assert len(tunnel.terminal.paths([DOWN])) == len(tunnel.gateway.paths([UP])) == 1
+
+    for back in (False, True, False, True):
+        tunnel.move_terminal(back=back)
+        tunnel.move_gateway(back=back)
+        assert ping(3) == 3
+
+
 def test_states_beyond_the_messages_of_a_move_follow_when_charon_is_informed(tunnel: Tunnel) -> None:
     for extra in range(16, 80, 16):
         for namespace in (TERMINAL, GATEWAY):

@@ -70,6 +70,9 @@ class KernelStates:
         self._refits = Refits(self._transactions)
         # By SPI: a state that has a mark is not found without it (xfrm_state.c, __xfrm_state_lookup).
         self._marks: dict[int, Mark] = {}
+        # How many states each had at the last look: a charon that was killed leaves its own, and the next one takes the
+        # same reqid again.
+        self._reqids: Counter[int] = Counter()
         try:
             self._load()
         except KernelRefused:
@@ -122,6 +125,7 @@ class KernelStates:
             return ()
         found: list[tuple[int, Path]] = []
         marks: dict[int, Mark] = {}
+        reqids: Counter[int] = Counter()
         for message in self._requests.request("states", Msg.GETSA, dump_states_request(), Flag.DUMP):
             try:
                 head = SaHead.unpack(message.payload)
@@ -132,7 +136,8 @@ class KernelStates:
                 found.append((head.spi, _path(head)))
             if head.mark:
                 marks[head.spi] = head.mark
-        self._marks = marks
+            reqids[head.reqid] += head.protocol == ESP and not head.larval
+        self._marks, self._reqids = marks, reqids
         return tuple(found)
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
@@ -253,8 +258,9 @@ class KernelStates:
         # moves one state of each direction; where there are more states than that, everything is first. In UDP, and
         # where the directions have interface ids of their own, it moves only that of the policy's direction.
         first = [one for one in left if one[0].direction == Direction.OUT]
-        messages = Counter(reqid for _, reqid in first)
-        crowded = any(count > messages[reqid] for reqid, count in Counter(child.reqid for child in children).items())
+        messages, pairs = Counter(reqid for _, reqid in first), Counter(child.reqid for child in children)
+        left_over = any(self._reqids[reqid] > 2 * count for reqid, count in pairs.items())
+        crowded = left_over or any(count > messages[reqid] for reqid, count in pairs.items())
         one_way = new.encap or len({(reqid, policy.policy.if_id) for policy, reqid in every}) > len(reqids)
         if crowded and not one_way:
             first = sorted(left, key=lambda one: _outbound_first(one[0]))
@@ -270,7 +276,8 @@ class KernelStates:
         if leaves_udp:
             return self._leave_udp(children, old, new, stopped, steps, covers)
         failure = self._perform(steps[len(first) :], (), new, covers)
-        unreached = new.addresses == old.addresses or (crowded and one_way) or (old.encap and not new.encap)
+        same = new.addresses == old.addresses
+        unreached = same or left_over or (crowded and one_way) or (old.encap and not new.encap)
         if not failure and unreached:
             self._align(children, old, new)
         return failure
