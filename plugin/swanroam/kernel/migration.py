@@ -140,12 +140,12 @@ class Steps:
 
 
 def blocks(policy: MirroredPolicy) -> list[Policy]:
-    """Policies of our own that let nothing out which this one would, while states are changed: one for each protocol.
+    """Policies of our own that let nothing out which this one would, while states are made anew: one for each protocol.
 
-    A sender gets EPERM and keeps its packet. Without them one that has found the policy, and not yet the state, when
-    that goes to another place would have the kernel take the packet, drop it, and put a larval state there, as the
-    policy names the SPI (xfrm_state.c, xfrm_state_find). They come before charon's, but not for MIGRATE, which looks
-    for a policy as if for a packet of no protocol (Linux 6.12, xfrm_migrate_policy_find). They end by themselves, too.
+    A sender gets EPERM and keeps its packet. Without them, where there is the policy and no state, the kernel takes
+    the packet, drops it, and puts a larval state in the place of the other, as the policy names the SPI (xfrm_state.c,
+    xfrm_state_find). They come before charon's, but not for MIGRATE, which looks for a policy as if for a packet of no
+    protocol (Linux 6.12, xfrm_migrate_policy_find). They end by themselves, too.
     """
     if policy.policy.selector.protocol:
         return []

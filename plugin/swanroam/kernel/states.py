@@ -449,7 +449,8 @@ class KernelStates:
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
         """Stop the outbound states towards the old address. Raises EEXIST when the new one has the same SPI already."""
         beside = self._outbound(children, new.remote.address) if old.remote.address != new.remote.address else []
-        self._block(children)
+        if old.encap and not new.encap:
+            self._block(children)  # they are to be installed anew
         try:
             stopped, there = self._stop(self._outbound(children, old.remote.address), beside)
         except KernelRefused:
