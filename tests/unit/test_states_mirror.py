@@ -5,8 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from swanroam.kernel.migration import Steps
-from swanroam.kernel.policies import PolicyMirror
+from swanroam.kernel.migration import Steps, blocks
+from swanroam.kernel.policies import MirroredPolicy, PolicyMirror
 from swanroam.model.path import Endpoint, Path
 from swanroam.wire.netlink import NetlinkMessage, attribute
 from swanroam.wire.xfrm.events import XfrmEvent, decode_event
@@ -231,3 +231,24 @@ def test_a_marked_policy_for_everything_covers_every_address() -> None:
     assert mirror.mark(INNER, ip_address("203.0.113.200")) == 42
     mirror.load([])
     assert mirror.mark(INNER, BEHIND) == 0
+
+
+def test_what_blocks_a_policy_comes_before_it_but_is_not_for_a_packet_of_no_protocol(mirror: PolicyMirror) -> None:
+    (out,) = (known for known in mirror.of_reqid(REQID) if known.direction == Direction.OUT)
+    known = out.policy
+    busy = MirroredPolicy(replace(known, priority=375), out.raw_selector, out.ends)
+
+    ours = blocks(busy)
+
+    assert [each.selector.protocol for each in ours] == [6, 17, 1]
+    for each in ours:
+        assert replace(each.selector, protocol=0, user=0) == known.selector
+        assert (each.action, each.priority, each.templates, each.index) == (1, 374, (), 0)
+        assert each.limits.hard_add_s > 0
+
+
+def test_a_policy_for_one_protocol_is_not_blocked_as_migrate_would_find_that_instead(mirror: PolicyMirror) -> None:
+    (out,) = (known for known in mirror.of_reqid(REQID) if known.direction == Direction.OUT)
+    selector = replace(out.policy.selector, protocol=6)
+
+    assert blocks(MirroredPolicy(replace(out.policy, selector=selector), out.raw_selector, out.ends)) == []

@@ -465,7 +465,7 @@ class KernelStates:
         return stopped
 
     def _align(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
-        """Install states anew that are at either path and not as `new` has them; let those send that were stopped."""
+        """Install states anew that are at either path and not as `new` has them; then everything may be sent again."""
         places = (new.remote.address, old.remote.address), (new.local.address, old.local.address)
         outbound = [ident for place in dict.fromkeys(places[0]) for ident in self._outbound(children, place)]
         inbound = [ident for place in dict.fromkeys(places[1]) for ident in self._inbound(children, place)]
