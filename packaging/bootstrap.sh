@@ -4,12 +4,16 @@
 #     bootstrap build         what packaging/build.sh needs, with a virtual environment in build/tools/
 #     in_lab COMMAND...       run a command where the lab works: here if this kernel can, otherwise in a guest kernel
 #
-# Progress goes to standard error. Whole output of what is installed: build/install.log
+# Progress goes to standard error. Whole output of what is installed: build/install.log, and build/kernel.log
 
 python=.venv/bin/python
+log=build/install.log
 packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
     iputils-ping tcpdump kmod procps python3-venv"
-guest_packages="qemu-system-x86 busybox-static linux-image-amd64"
+# The guest's kernel is built from Debian's sources, of the version that linux-source names. With SWANROAM_GUEST=emulated it
+# is Debian's own one, on emulated processors.
+guest_packages="linux-source gcc libc6-dev make bison flex bc xz-utils util-linux"
+emulated_packages="qemu-system-x86 busybox-static linux-image-amd64"
 # Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan
 # recommends, systemd, and rpm for stories of the RPMs.
 root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
@@ -42,12 +46,11 @@ in_lab() {
         "$@"
         return
     fi
-    release=$(newest_kernel)
-    [ -n "$release" ] || die "no kernel for the guest below /boot: apt-get install linux-image-amd64"
-    # Compiled here once, and not by every program in the slower guest.
+    need_kernel
+    # Compiled here once, and not by every program in the guest.
     "$python" -m compileall -q plugin hooks tests
-    say "this kernel ($(uname -r)) lacks ESP, netem or the nftables queue: booting $release as a guest (half a minute)"
-    sh tests/lab/guest/boot.sh "$PWD/.venv/bin/vng" "$release" "$PWD/build" "$PWD" "$@"
+    say "this kernel ($(uname -r)) lacks ESP, netem or the nftables queue: booting $kernel as a guest"
+    sh tests/lab/guest/boot.sh "$kernel" "$PWD/build" "$PWD" "$@"
 }
 
 # True when states, delays and queues can really be made: modules may be missing whatever the configuration says.
@@ -68,11 +71,27 @@ lab_works_here() {
     [ "$works" = yes ]
 }
 
-# The cloud kernels cannot mount this file system (no 9p).
-newest_kernel() {
-    for image in /boot/vmlinuz-*; do
-        case $image in *cloud* | *'*') ;; *) echo "${image#/boot/vmlinuz-}" ;; esac
-    done | sort -V | tail -n 1
+# Finds or makes the kernel for the guest, $kernel. SWANROAM_KERNEL is another version than that of this Debian.
+need_kernel() {
+    if [ "${SWANROAM_GUEST:-}" = emulated ]; then
+        # shellcheck disable=SC2086 -- a list of names
+        install_packages $emulated_packages
+        [ -x .venv/bin/vng ] || shown "$python" -m pip install --disable-pip-version-check virtme-ng
+        # The cloud kernels cannot mount this file system (no 9p).
+        kernel=$(ls /boot | sed -n 's/^vmlinuz-//p' | grep -v cloud | grep "^${SWANROAM_KERNEL:-[0-9.]*}\." | sort -V | tail -n 1)
+        [ -n "$kernel" ] || die "no such kernel for the guest below /boot"
+        return
+    fi
+    version=${SWANROAM_KERNEL:-$(dpkg-query -W -f '${Depends}' linux-source | sed 's/linux-source-//; s/ .*//')}
+    kernel=$PWD/.kernels/linux-$version
+    install_packages "linux-source-$version"
+    wanted=$(dpkg-query -W "linux-source-$version" | cat - tests/lab/guest/kernel.config tests/lab/guest/kernel.sh | cksum)
+    [ "$(cat "$kernel.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "building linux-$version for the guest (five minutes on two processors)"
+    log=build/kernel.log
+    shown nice sh tests/lab/guest/kernel.sh "/usr/src/linux-source-$version.tar.xz" "$kernel"
+    log=build/install.log
+    echo "$wanted" >"$kernel.made-from"
 }
 
 missing_packages() {
@@ -107,16 +126,17 @@ install_packages() {
 # Runs a command, shows the lines that tell progress, keeps all of them, and shows the end of them if it fails.
 shown() {
     # A command that writes nothing is not to be judged by the last line of another.
-    printf '== %s\n' "$*" >>build/install.log
+    printf '== %s\n' "$*" >>"$log"
     {
         "$@" 2>&1 || echo "failed: $?"
-    } | tee -a build/install.log | sed -u -n \
+    } | tee -a "$log" | sed -u -n \
         -e 's/^Get:\([0-9]*\) [^ ]* [^ ]* \([^ ]* [^ ]*\).*/   get \1 \2/p' \
         -e '/^Setting up/s/^/   /p' -e '/^Collecting/s/^/   /p' -e '/^Downloading/s/^/   /p' \
-        -e '/^Installing/s/^/   /p' -e '/^Successfully/s/^/   /p' | cut -c 1-110 >&2
-    if tail -n 1 build/install.log | grep -q '^failed: '; then
-        tail -n 20 build/install.log >&2
-        die "$1 $2 failed, see above and build/install.log"
+        -e '/^Installing/s/^/   /p' -e '/^Successfully/s/^/   /p' \
+        -e 's/^  AR      \(.*\)\/built-in.a/   built \1/p' | cut -c 1-110 >&2
+    if tail -n 1 "$log" | grep -q '^failed: '; then
+        tail -n 20 "$log" >&2
+        die "$1 $2 failed, see above and $log"
     fi
 }
 
@@ -174,6 +194,6 @@ need_environment() {
     say "making .venv with $("$interpreter" --version)"
     rm -rf .venv
     "$interpreter" -m venv .venv
-    shown "$python" -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' virtme-ng
+    shown "$python" -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]'
     echo "$wanted" >.venv/.made-from
 }

@@ -67,11 +67,16 @@ lab)
     ;;
 all)
     bootstrap lab
+    if ! lab_works_here; then
+        need_kernel &
+        kernel_build=$!
+    fi
     part lint lint
     part types types
     part "unit and property tests" unit "$@"
     roots
     part packages packages
+    wait ${kernel_build:-} || die "no kernel for the guest"
     part lab lab "$@"
     ;;
 faults)

@@ -9,7 +9,7 @@ from tests.lab.errors import Ended, LabError, NeverCame
 __all__ = ["SLACK", "eventually", "stays"]
 
 SLACK = 1.0
-"""Deadlines are generous, because the guest's processor is emulated; multiply by this on machines slower still."""
+"""Deadlines are generous, because the guest's processor may be emulated; multiply by this on machines slower still."""
 
 Value = TypeVar("Value")
 

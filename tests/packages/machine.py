@@ -22,7 +22,7 @@ __all__ = ["Broken", "Machine"]
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW"
 GROUPS = Path("/sys/fs/cgroup")
 BOOT_S = 240.0
-"""On an emulated processor; a real one takes two seconds."""
+"""On an emulated processor; a real one takes two seconds, and a kernel that is a program ten."""
 USELESS = (
     "console-getty.service",
     "dev-hugepages.mount",
