@@ -48,6 +48,10 @@ class FakeCommands:
         self._take("terminate", ike_id, force)
         await self.answering.wait()
 
+    async def rekey_child(self, child_id: int) -> None:
+        """Rekey one."""
+        self._take("rekey-child", child_id)
+
     async def initiate(self, child: str, ike: str) -> None:
         """Build one."""
         self._take("initiate", child, ike)

@@ -95,6 +95,8 @@ class FakeKernel(Refusing, Bell):
         Bell.__init__(self)
         self.states: dict[tuple[IPAddress, int], SaState] = {}
         self.where: dict[int, Path] = {}
+        self.gone: set[int] = set()
+        """Outbound SPIs that have no state."""
         self.events: list[XfrmEvent] = []
 
     def process_events(self) -> list[XfrmEvent]:
@@ -149,6 +151,11 @@ class FakeKernel(Refusing, Bell):
         """Have states be as the path says."""
         self.note("align", old, path)
         self.where |= {child.spi_in: path for child in children}
+
+    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
+        """Those that are gone."""
+        self.note("lost", path)
+        return tuple(child.spi_out for child in children if child.spi_out in self.gone)
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the next packet reported."""

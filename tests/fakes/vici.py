@@ -232,6 +232,8 @@ class FakeCharon:
         return {"success": "yes"}
 
     def _rekey_command(self, _client: socket.socket, message: Mapping[str, str]) -> Section:
+        if "child-id" in message:
+            return self._rekey_child(message["child-id"])
         old = int(message["ike-id"])
         if old not in self.sas:
             return {"success": "no", "matches": "0", "errmsg": "no matching SAs to rekey found"}
@@ -240,6 +242,15 @@ class FakeCharon:
         self.sas[new], self.children[new] = sa, self.children.pop(old)
         self.emit("ike-rekey", {"roam": {"old": former, "new": sa}})
         return {"success": "yes", "matches": "1"}
+
+    def _rekey_child(self, child_id: str) -> Section:
+        for ike_id, former in self.children.items():
+            if former["uniqueid"] == child_id:
+                new = self.children[ike_id] = child_section(next(self._ids))
+                pair = {"net": {"old": former | {"state": "REKEYED"}, "new": new}}
+                self.emit("child-rekey", {"roam": self.sas[ike_id] | {"child-sas": pair}})
+                return {"success": "yes", "matches": "1"}
+        return {"success": "no", "matches": "0", "errmsg": "no matching SAs to rekey found"}
 
     def _terminate_command(self, _client: socket.socket, message: Mapping[str, str]) -> Section:
         ike_id = int(message["ike-id"])

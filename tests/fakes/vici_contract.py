@@ -110,6 +110,8 @@ class ViciContract:
                 await commands.initiate("nothing", "roam")
             with pytest.raises(CharonRefused, match="no matching SAs to rekey"):
                 await commands.rekey_ike(77)
+            with pytest.raises(CharonRefused, match="no matching SAs to rekey"):
+                await commands.rekey_child(77)
             with pytest.raises(CharonRefused, match="no matching SAs to terminate"):
                 await commands.terminate(77)
             assert await commands.list_sas() == ()
@@ -163,6 +165,19 @@ class ViciContract:
             assert event.sa.initiator_spi != sa.initiator_spi
             (listed,) = await commands.list_sas(event.sa.unique_id)
             assert listed.children[0].spi_in == sa.children[0].spi_in
+
+        with_charon(charon.path, story)
+
+    @pytest.mark.usefixtures("tunnelling")
+    def test_a_child_sa_is_rekeyed_by_its_id(self, charon: CharonUnderTest) -> None:
+        async def story(commands: CharonCommands, told: Told) -> None:
+            sa = await with_tunnel(commands, told)
+            await commands.rekey_child(sa.children[0].unique_id)
+            event = await told.until(EventKind.CHILD_REKEY)
+            assert event.sa is not None
+            (listed,) = await commands.list_sas(event.sa.unique_id)
+            installed = {child.spi_out for child in listed.children if child.state == "INSTALLED"}
+            assert sa.children[0].spi_out not in installed
 
         with_charon(charon.path, story)
 

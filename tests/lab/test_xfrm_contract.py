@@ -33,7 +33,7 @@ from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag
 from swanroam.wire.xfrm import Algorithm, Encap, EsnReplay, Key, Replay, SaId, SaState
 from swanroam.wire.xfrm.aevents import AeState
-from swanroam.wire.xfrm.events import Migrated, decode_event
+from swanroam.wire.xfrm.events import Acquire, Migrated, decode_event
 from swanroam.wire.xfrm.migrate import KmAddress
 from swanroam.wire.xfrm.policies import Policy
 from swanroam.wire.xfrm.structs import Direction, Group, Limits, Mark, Mode, Msg, StateFlag, XfrmSelector
@@ -581,6 +581,21 @@ def test_an_spi_that_charon_took_where_the_tunnel_was_is_not_in_the_way_of_comin
 
     assert places(TERMINAL) == places(GATEWAY) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {NEW}": 2})
     assert ping(3) == 3
+
+
+def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_is_removed(tunnel: Tunnel) -> None:
+    here = path(OLD, GATE)
+    assert tunnel.terminal.lost(tunnel.children, here) == ()
+    xfrm(TERMINAL, f"state delete dst {GATE} proto esp spi {UP:#x}")
+    tunnel.terminal.process_events()
+
+    ping(1)
+
+    acquired = [event for event in tunnel.terminal.process_events() if isinstance(event, Acquire)]
+    assert [event.spi for event in acquired] == [UP]
+    assert f"spi 0x{UP:08x}" in xfrm(TERMINAL, "state")
+    assert tunnel.terminal.lost(tunnel.children, here) == (UP,)
+    assert f"spi 0x{UP:08x}" not in xfrm(TERMINAL, "state")
 
 
 def test_the_half_that_was_moved_is_moved_back(tunnel: Tunnel) -> None:

@@ -19,10 +19,12 @@ from swanroam.model.effects import (
     InformCharon,
     LeftAlone,
     ListIkeSas,
+    LookForStates,
     MoveStates,
     PacketRejected,
     Persist,
     Reestablish,
+    RekeyChild,
     SendDummy,
     SendMessage,
     StartTimer,
@@ -41,6 +43,7 @@ from swanroam.model.events import (
     PacketHeld,
     PacketVerified,
     Reason,
+    StatesLookedFor,
     TimerExpired,
     TimerId,
     TimerKind,
@@ -443,6 +446,21 @@ def test_a_charon_that_refuses_to_initiate_is_logged(caplog: pytest.LogCaptureFi
         desk.performer.perform((REBUILD,))
         await desk.finished()
         assert "building it anew failed: charon refused initiate: CHILD_SA config 'net' not found" in caplog.text
+
+    working(story)
+
+
+def test_lost_states_are_told_and_charon_rekeys_what_it_is_asked_to(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(desk: Desk) -> None:
+        desk.machine.kernel.gone = {CHILDREN[0].spi_out}
+        desk.performer.perform((LookForStates(key=KEY, children=CHILDREN, path=OLD), RekeyChild(key=KEY, unique_id=5)))
+        assert [event.lost for event in desk.events if isinstance(event, StatesLookedFor)] == [(CHILDREN[0].spi_out,)]
+        await desk.finished()
+        assert desk.charon.commands == [("rekey-child", 5)]
+        desk.charon.fail("rekey-child", CharonRefused("rekey", "no matching SAs to rekey found"))
+        desk.performer.perform((RekeyChild(key=KEY, unique_id=6),))
+        await desk.finished()
+        assert "rekeying it failed: charon refused rekey: no matching SAs to rekey found" in caplog.text
 
     working(story)
 

@@ -161,6 +161,7 @@ def test_an_acquire_names_the_packet_and_the_policy() -> None:
 
     assert isinstance(event, Acquire)
     assert (event.source, event.destination, event.protocol) == (TERMINAL, GATEWAY, 50)
+    assert event.spi == 0
     assert event.selector.protocol == 17
     assert event.selector.destination_port == 1025
     assert event.policy.templates[0].reqid == 99

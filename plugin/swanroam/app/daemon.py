@@ -40,11 +40,18 @@ from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.policies import place_of
 from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
 from swanroam.model.effects import Effect, Persist, Reestablish, Watch
-from swanroam.model.events import Event, MessageMalformed, MessageReceived, PolicyInstalled, RepositoryChanged
+from swanroam.model.events import (
+    Event,
+    MessageMalformed,
+    MessageReceived,
+    PolicyInstalled,
+    RepositoryChanged,
+    StateMissed,
+)
 from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
-from swanroam.wire.xfrm.events import PolicySet
+from swanroam.wire.xfrm.events import Acquire, PolicySet
 
 __all__ = ["Daemon", "run"]
 
@@ -286,14 +293,17 @@ class Daemon:
         self._performer.dispatch(changed)
 
     def _on_kernel_events(self) -> None:
+        events = self._kernel.process_events()
         installed = dict.fromkeys(
             (template.reqid, place_of(event.policy.direction, (template.source, template.destination)))
-            for event in self._kernel.process_events()
+            for event in events
             if isinstance(event, PolicySet)
             for template in event.policy.templates
         )
         for reqid, place in installed:
             self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid, place=place))
+        for spi in dict.fromkeys(event.spi for event in events if isinstance(event, Acquire) and event.spi):
+            self._dispatch(StateMissed(at_s=self._clock(), spi=spi))
 
     def _on_filter_events(self) -> None:
         if not self._filter.process_events() and self._repair is None:

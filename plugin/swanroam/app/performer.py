@@ -27,10 +27,12 @@ from swanroam.model.effects import (
     KeepAddress,
     LeftAlone,
     ListIkeSas,
+    LookForStates,
     MoveStates,
     PacketRejected,
     Persist,
     Reestablish,
+    RekeyChild,
     ReleaseInner,
     RemindCharon,
     SendDummy,
@@ -48,6 +50,7 @@ from swanroam.model.events import (
     MoveRefused,
     PacketHeld,
     Reason,
+    StatesLookedFor,
     TimerExpired,
     TimerId,
 )
@@ -195,6 +198,9 @@ class Performer:
                 self.world.kernel.remind(children, path)
             case AlignStates(children=children, old=old, path=path):
                 self.world.kernel.align(children, old, path)
+            case LookForStates(key=key, children=children, path=path):
+                lost = self.world.kernel.lost(children, path)
+                self._events.append(StatesLookedFor(at_s=self.world.clock(), key=key, lost=lost))
             case Watch():
                 self._watch(effect)
             case Unwatch(key=key):
@@ -211,6 +217,8 @@ class Performer:
                 self._stop(timer)
             case Reestablish():
                 self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
+            case RekeyChild(unique_id=unique_id):
+                self.world.spawn(f"rekey {effect.key}", self._rekey(effect.key, unique_id))
             case ListIkeSas():
                 self.world.relist()
             case Persist(key=key):
@@ -291,6 +299,13 @@ class Performer:
             await self.world.charon.initiate(effect.child, effect.connection)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
+
+    async def _rekey(self, key: TunnelKey, unique_id: int) -> None:
+        log.warning("%s: the kernel's state of CHILD_SA %d is gone: asking charon to rekey it", key, unique_id)
+        try:
+            await self.world.charon.rekey_child(unique_id)
+        except CharonError as error:
+            log.warning("%s: rekeying it failed: %s", key, error)
 
     async def _terminate(self, unique_id: int) -> None:
         try:

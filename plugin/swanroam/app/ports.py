@@ -40,6 +40,9 @@ class Kernel(Protocol):
     def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
         """Have states that are at `old` be just as the path says, and send."""
 
+    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
+        """Outbound SPIs that have no state; larval ones in their place are removed."""
+
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the next packet's source to charon."""
 
@@ -112,6 +115,9 @@ class Charon(Protocol):
 
     async def list_sas(self, ike_id: int | None = None) -> tuple[IkeSa, ...]:
         """All IKE_SAs, or one."""
+
+    async def rekey_child(self, child_id: int) -> None:
+        """Have a CHILD_SA negotiated anew."""
 
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """End an IKE_SA without waiting for the other end."""

@@ -118,6 +118,10 @@ class CharonCommands:
         """Have an IKE_SA rekeyed, or built anew with authentication; returns once charon has queued it."""
         await self._command("rekey", {"ike-id": ike_id, "reauth": "yes" if reauth else "no"}, _nothing)
 
+    async def rekey_child(self, child_id: int) -> None:
+        """Have a CHILD_SA rekeyed, by its unique id; returns once charon has queued it."""
+        await self._command("rekey", {"child-id": child_id}, _nothing)
+
     async def initiate(self, child: str, ike: str) -> None:
         """Have a CHILD_SA initiated by its configuration name; returns at once, the result comes as events."""
         await self._command("initiate", {"child": child, "ike": ike, "timeout": NO_WAITING}, _nothing)

@@ -15,6 +15,7 @@ from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
 from swanroam.core.listed import built_anew, followed, gather, recall, same_tunnel, with_port, with_spis
+from swanroam.core.missing import Missing
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
@@ -48,6 +49,8 @@ from swanroam.model.events import (
     PolicyInstalled,
     Reason,
     RepositoryChanged,
+    StateMissed,
+    StatesLookedFor,
     TimerExpired,
     TimerId,
     TimerKind,
@@ -96,6 +99,7 @@ class Core:
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovery = Recovery()
         self._following = Following()
+        self._missing = Missing()
         self._own = addresses.OwnAddresses()
         self.rejected: dict[Reason, int] = {}
         """Refusals that belong to no tunnel."""
@@ -140,6 +144,12 @@ class Core:
                 return self._on_malformed(event)
             case PolicyInstalled():
                 return self._on_installed(event)
+            case StateMissed():
+                return tuple(
+                    effect for tunnel in self.table.sending_on(event.spi) for effect in self._missing.missed(tunnel)
+                )
+            case StatesLookedFor():
+                return self._on_looked_for(event)
             case TimerExpired():
                 return self._on_timer(event)
             case _:
@@ -354,7 +364,7 @@ class Core:
         self._refused.discard(key)
         waited = self._following.abandon(key)
         self._flights.note(waited)
-        return (*waited, *self._flights.abandon(key))
+        return (*waited, *self._flights.abandon(key), *self._missing.end(key))
 
     def _on_installed(self, event: PolicyInstalled) -> tuple[Effect, ...]:
         effects: list[Effect] = []
@@ -367,6 +377,11 @@ class Core:
                 effects.append(StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=ASTRAY_S))
         self._flights.note(effects)
         return tuple(effects)
+
+    def _on_looked_for(self, event: StatesLookedFor) -> tuple[Effect, ...]:
+        tunnel = self.table.get(event.key)
+        effects = self._missing.looked(tunnel, event) if tunnel else ()
+        return (*effects, *self._recovery.begin(effects))
 
     # packets and moves
 
@@ -554,6 +569,8 @@ class Core:
                 return self._apply(terminal.inform(tunnel) if terminal_role else gateway.inform_charon(tunnel))
             case TimerKind.KEEPALIVE:
                 return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
+            case TimerKind.MISSING:
+                return self._missing.look(tunnel)
             case TimerKind.SETTLE:
                 return (*_released(tunnel), ListIkeSas())
             case TimerKind.LINGERING:

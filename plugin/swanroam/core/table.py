@@ -70,6 +70,10 @@ class Table:
         """The tunnel that receives on this SPI: uplink."""
         return self._find(self._by_spi.find(spi))
 
+    def sending_on(self, spi: int) -> tuple[Tunnel, ...]:
+        """The tunnels that send on this SPI, which other ends choose: there may be several."""
+        return tuple(tunnel for tunnel in self if any(child.spi_out == spi for child in tunnel.children))
+
     def by_ike(self, unique_id: int) -> Tunnel | None:
         """The tunnel that this IKE_SA belongs to."""
         return self._find(self._by_ike.find(unique_id))

@@ -29,6 +29,7 @@ __all__ = ["KernelStates"]
 log = logging.getLogger(__name__)
 
 NETLINK_XFRM: Final = 6
+GROUPS: Final = (Group.ACQUIRE, Group.POLICY, Group.EXPIRE, Group.MIGRATE, Group.MAPPING)
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
 
@@ -59,7 +60,7 @@ class KernelStates:
         self.ignored = 0
         """Messages that were not understood."""
         # Events first: what changes while policies are read is an event then.
-        self._events = NetlinkSocket(NETLINK_XFRM, (Group.POLICY, Group.EXPIRE, Group.MIGRATE, Group.MAPPING))
+        self._events = NetlinkSocket(NETLINK_XFRM, GROUPS)
         try:
             self._requests = NetlinkSocket(NETLINK_XFRM)
         except KernelRefused:
@@ -221,6 +222,12 @@ class KernelStates:
         self._pump()
         self._align(children, old, path)
 
+    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
+        """Outbound SPIs of CHILD_SAs that have no state; larval ones, which would be in the way, are removed."""
+        self._pump()
+        outbound = dict.fromkeys(self._outbound(children, path.remote.address))
+        return tuple(ident.spi for ident in outbound if self._is_lost(ident))
+
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the source of the next packet on each inbound state (XFRM_MSG_MAPPING).
 
@@ -340,8 +347,13 @@ class KernelStates:
         They stay for minutes, and a tunnel that comes back could not be cloned there: ENODATA, at every second move.
         """
         for ident in ids:
-            if self._is_vacant(ident):
-                self.delete(ident.destination, ident.spi, mark=ident.mark)
+            self._is_lost(ident)
+
+    def _is_lost(self, ident: SaId) -> bool:
+        """Whether there is no state but a larval one, which is removed. It may hide one that comes behind it."""
+        if self._is_vacant(ident) and self.delete(ident.destination, ident.spi, mark=ident.mark):
+            return self._is_vacant(ident)
+        return self.state(ident.destination, ident.spi, mark=ident.mark) is None
 
     def _is_vacant(self, ident: SaId) -> bool:
         """Whether there is no state, or a larval one."""

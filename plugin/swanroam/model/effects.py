@@ -21,10 +21,12 @@ __all__ = [
     "KeepAddress",
     "LeftAlone",
     "ListIkeSas",
+    "LookForStates",
     "MoveStates",
     "PacketRejected",
     "Persist",
     "Reestablish",
+    "RekeyChild",
     "ReleaseInner",
     "RemindCharon",
     "SendDummy",
@@ -242,6 +244,23 @@ class Reestablish:
     child: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookForStates:
+    """See whether outbound states are there, and remove larval ones in their place; answered by StatesLookedFor."""
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyChild:
+    """Have charon negotiate another CHILD_SA in place of one whose state is gone."""
+
+    key: TunnelKey
+    unique_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class ListIkeSas:
     """Ask charon for all its IKE_SAs: what is known may be incomplete."""
@@ -318,11 +337,13 @@ Effect = (
     | InformCharon
     | RemindCharon
     | AlignStates
+    | LookForStates
     | SendMessage
     | SendDummy
     | StartTimer
     | StopTimer
     | Reestablish
+    | RekeyChild
     | ListIkeSas
     | Persist
     | Forget

@@ -21,6 +21,8 @@ __all__ = [
     "PolicyInstalled",
     "Reason",
     "RepositoryChanged",
+    "StateMissed",
+    "StatesLookedFor",
     "TimerExpired",
     "TimerId",
     "TimerKind",
@@ -72,6 +74,8 @@ class TimerKind(StrEnum):
     """To tell a terminal again of the gateway's addresses."""
     REESTABLISH = "reestablish"
     """To ask charon again for a tunnel that nobody answered on."""
+    MISSING = "missing"
+    """To look for outbound states that a packet did not find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,25 @@ class PolicyInstalled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateMissed:
+    """A packet was to be sent on a state that is not there."""
+
+    at_s: float
+    spi: int
+    """Outbound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatesLookedFor:
+    """The outbound states of a tunnel were looked for."""
+
+    at_s: float
+    key: TunnelKey
+    lost: tuple[int, ...]
+    """SPIs of those that are not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerExpired:
     """A timer that the core had started ran out."""
 
@@ -235,5 +258,7 @@ Event = (
     | MessageReceived
     | MessageMalformed
     | PolicyInstalled
+    | StateMissed
+    | StatesLookedFor
     | TimerExpired
 )

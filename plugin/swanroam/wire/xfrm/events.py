@@ -58,6 +58,8 @@ class Acquire:
     source: IPAddress
     destination: IPAddress
     protocol: int
+    spi: int
+    """That the policy names; 0 where it names none."""
     selector: XfrmSelector
     """Of the packet."""
     policy: Policy
@@ -66,7 +68,7 @@ class Acquire:
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From the payload. Attributes are those of the policy, and are read as such."""
-        raw, _spi, protocol = _ID.unpack(data)
+        raw, spi, protocol = _ID.unpack(data)
         selector = XfrmSelector.unpack(data, 40)
         attributes = padded_to_u64(96 + USERPOLICY_INFO_SIZE + _ACQUIRE_TAIL.size)
         policy = Policy.unpack(data, 96, attributes_at=attributes)
@@ -79,6 +81,7 @@ class Acquire:
             source=unpack_address(data[24:40], family, "xfrm_user_acquire.sel.family", 80, unspecified=True),
             destination=unpack_address(raw, family, "xfrm_user_acquire.sel.family", 80, unspecified=True),
             protocol=protocol,
+            spi=socket.ntohl(spi),
             selector=selector,
             policy=policy,
             sequence=sequence,

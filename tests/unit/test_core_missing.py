@@ -1,0 +1,93 @@
+"""Outbound states that a packet did not find."""
+
+import pytest
+
+from swanroam.core.missing import LOOK_S, PATIENCE, QUIET, REFUSED
+from swanroam.core.settings import Agreement
+from swanroam.model.effects import Effect, LookForStates, Reestablish, RekeyChild, StartTimer, StopTimer
+from swanroam.model.events import IkeSaEnded, StateMissed, StatesLookedFor, TimerId, TimerKind
+from swanroam.model.tunnel import Role
+from tests.support.values import KEY, SPI_DOWN, SPI_UP, Desk, ike_sa, one, some
+
+TIMER = TimerId(KEY, TimerKind.MISSING)
+
+
+def missed(desk: Desk, spi: int = SPI_UP) -> tuple[Effect, ...]:
+    return desk.step(StateMissed(at_s=desk.now_s, spi=spi))
+
+
+def looked(desk: Desk, *lost: int) -> tuple[Effect, ...]:
+    return desk.step(StatesLookedFor(at_s=desk.now_s, key=KEY, lost=lost))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A terminal with a tunnel that may move."""
+    desk = Desk(Role.TERMINAL, Agreement.CONFIGURED)
+    desk.listed(ike_sa(Role.TERMINAL))
+    return desk
+
+
+def searching(desk: Desk) -> Desk:
+    missed(desk)
+    return desk
+
+
+def test_a_packet_that_found_no_state_has_the_states_looked_for_now_and_in_a_moment(desk: Desk) -> None:
+    look, timer = missed(desk)
+
+    assert look == LookForStates(key=KEY, children=desk.tunnel.children, path=desk.tunnel.path)
+    assert timer == StartTimer(timer=TIMER, delay_s=LOOK_S)
+    assert desk.expired(TimerKind.MISSING) == (look, timer)
+
+
+def test_more_such_packets_meanwhile_change_nothing(desk: Desk) -> None:
+    assert missed(searching(desk)) == ()
+
+
+def test_packets_of_others_and_of_tunnels_that_may_not_move_are_not_looked_into(desk: Desk) -> None:
+    assert missed(desk, SPI_DOWN) == ()
+    off = Desk(Role.TERMINAL, Agreement.OFF)
+    off.listed(ike_sa(Role.TERMINAL))
+    assert missed(off) == ()
+
+
+def test_once_the_state_is_there_for_a_while_nothing_is_looked_for_any_more(desk: Desk) -> None:
+    searching(desk)
+    looked(desk, SPI_UP)
+
+    assert [looked(desk) for _ in range(QUIET)] == [()] * (QUIET - 1) + [(StopTimer(TIMER),)]
+    assert some(LookForStates, missed(desk))
+
+
+def test_charon_rekeys_a_child_sa_whose_state_stays_away(desk: Desk) -> None:
+    searching(desk)
+    for _ in range(PATIENCE - 1):
+        assert looked(desk, SPI_UP) == ()
+
+    assert looked(desk, SPI_UP) == (RekeyChild(key=KEY, unique_id=desk.tunnel.children[0].unique_id),)
+
+
+def test_a_state_that_comes_back_in_between_begins_the_count_anew(desk: Desk) -> None:
+    searching(desk)
+    for _ in range(3):
+        for _ in range(PATIENCE - 1):
+            assert looked(desk, SPI_UP) == ()
+        looked(desk)
+
+
+def test_a_tunnel_that_charon_does_not_mend_is_built_anew(desk: Desk) -> None:
+    searching(desk)
+    for _ in range(REFUSED - 1):
+        assert not some(Reestablish, looked(desk, SPI_UP))
+
+    effects = looked(desk, SPI_UP)
+    assert one(Reestablish, effects).key == KEY
+    assert StopTimer(TIMER) in effects
+    assert StartTimer(timer=TimerId(KEY, TimerKind.REESTABLISH), delay_s=10.0) in effects
+
+
+def test_what_was_found_of_a_tunnel_that_is_gone_matters_to_nobody(desk: Desk) -> None:
+    searching(desk)
+    desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    assert looked(desk, SPI_UP) == ()
