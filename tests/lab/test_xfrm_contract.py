@@ -586,10 +586,13 @@ def test_an_spi_that_charon_took_where_the_tunnel_was_is_not_in_the_way_of_comin
 def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_is_removed(tunnel: Tunnel) -> None:
     here = path(OLD, GATE)
     assert tunnel.terminal.lost(tunnel.children, here) == ()
-    xfrm(TERMINAL, f"state delete dst {GATE} proto esp spi {UP:#x}")
+    # With the SPI, as charon has it.
+    template = f"tmpl src {OLD} dst {GATE} proto esp spi {UP:#x} reqid {REQID} mode tunnel"
+    xfrm(TERMINAL, f"policy update src {INNER} dst {BEHIND} dir out priority {PRIORITY} {template}")
+    xfrm(TERMINAL, f"state delete src {OLD} dst {GATE} proto esp spi {UP:#x}")
     tunnel.terminal.process_events()
 
-    ping(1)
+    subprocess.run(["ip", "netns", "exec", TERMINAL, "ping", "-c", "1", "-W", "1", BEHIND], check=False)
 
     acquired = [event for event in tunnel.terminal.process_events() if isinstance(event, Acquire)]
     assert [event.spi for event in acquired] == [UP]
@@ -802,10 +805,12 @@ class Sniffer(threading.Thread):
         self._socket.settimeout(0.2)
 
     def run(self) -> None:
-        while not self.stop.is_set():
+        while True:
             try:
                 packet, address = self._socket.recvfrom(4096)
             except TimeoutError:
+                if self.stop.is_set():  # and all that came before was read
+                    break
                 continue
             if address[2] == socket.PACKET_OUTGOING:
                 continue
