@@ -35,7 +35,7 @@ as_program() {
 emulated() {
     cpus=$(nproc)
     [ "$cpus" -le 4 ] || cpus=4
-    timeout 5000 "$checkout/.venv/bin/vng" --disable-kvm --force-9p --run "$kernel" --cpus $cpus --memory 2G --name lab \
+    PATH=$checkout/.venv/bin:$PATH timeout 5000 vng --disable-kvm --force-9p --run "$kernel" --cpus $cpus --memory 2G --name lab \
         --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
         --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
         --append "no5lvl mitigations=off tsc=reliable clocksource=tsc random.trust_cpu=on" \
