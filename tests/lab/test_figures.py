@@ -15,6 +15,8 @@ from tests.lab.world import World
 
 FILE = Path(__file__).resolve().parents[2] / "build" / "figures.json"
 MOVES = 10
+FEW = 4
+IKEV1 = TunnelOptions(ike_version=1)
 
 every: dict[str, list[MovedStream]] = {}
 
@@ -46,10 +48,15 @@ def test_strongswan_with_mobike_exchanges_messages_at_each_move(plain: World) ->
     assert figures.ike_packets > 0
 
 
+def test_strongswan_with_ikev1_renegotiates_at_each_move(plain: World) -> None:
+    plain.reconnect(IKEV1)
+    assert report("IKEv1, strongSwan alone", plain, FEW).renegotiations == FEW
+
+
 def test_swanroam_beside_roam_events_always_comes_back(plain: World) -> None:
     plain.reconnect(TunnelOptions())
     plain.roam()
-    report("swanroam, roam_events = yes", plain, moves=4)
+    report("swanroam, roam_events = yes", plain, FEW)
     agrees(plain, plain.terminal)
 
 
@@ -58,3 +65,9 @@ def test_swanroam_negotiates_nothing_and_loses_nothing_upwards(world: World) -> 
     assert figures.renegotiations == 0
     assert figures.ike_packets == 0
     assert figures.up_lost == 0
+
+
+def test_it_is_the_same_with_ikev1(world: World) -> None:
+    world.reconnect(IKEV1)
+    figures = report("IKEv1, swanroam", world, FEW)
+    assert (figures.renegotiations, figures.ike_packets, figures.up_lost) == (0, 0, 0)

@@ -73,6 +73,16 @@ def figures_of(world: World, name: str) -> None:
     assert all(move.same_keys and not move.ike_packets for move in moves)
 
 
+def alone_for_comparison(world: World, tunnel: TunnelOptions, name: str) -> None:
+    """The same moves without swanroam."""
+    world.begin_without_swanroam(tunnel)
+    moves = []
+    for _ in range(MOVES):
+        moves.append(move_once(world, world.terminal, world.capture))
+        agrees(world, world.terminal, Wanted(swanroam=()))
+    measured.append(medians(name, moves))
+
+
 class TestOverIPv6:
     """Every link has IPv6 only, outside of the tunnel."""
 
@@ -109,6 +119,11 @@ class TestOverIPv6:
         )
         reached_without_data(world)
 
+    def test_strongswan_alone_moves_with_mobike_for_comparison(self, world: World) -> None:
+        alone_for_comparison(
+            world, replace(OVER6, mobike=True, roam_events=True), "IPv6 outside, MOBIKE, strongSwan alone"
+        )
+
 
 class TestChangeOfVersion:
     """wlan0 has IPv4, lte0 has IPv6: every move changes the version."""
@@ -139,9 +154,5 @@ class TestChangeOfVersion:
         if world.terminal.gateway != GATEWAY_WAN:
             world.terminal.move()  # to where a new tunnel can begin
             agrees(world, world.terminal)
-        world.begin_without_swanroam(replace(world.tunnel, mobike=True, roam_events=True))
-        moves = []
-        for _ in range(MOVES):
-            moves.append(move_once(world, world.terminal, world.capture))
-            agrees(world, world.terminal, Wanted(swanroam=()))
-        measured.append(medians("change of IP version, MOBIKE, strongSwan alone", moves))
+        alone = replace(world.tunnel, mobike=True, roam_events=True)
+        alone_for_comparison(world, alone, "change of IP version, MOBIKE, strongSwan alone")

@@ -1,16 +1,17 @@
 """Several links at once: a better one is taken while the one in use still works, and nothing that is late is lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.lab.agreement import agrees
-from tests.lab.figures import measured, medians, moved_stream
-from tests.lab.stories import settled
-from tests.lab.world import World
+from tests.lab.agreement import USUAL, Wanted, agrees
+from tests.lab.figures import MovedStream, measured, medians, moved_stream
+from tests.lab.world import Move, World
 
 BEST, BETTER, NO_BETTER, WORSE = 20, 50, 60, 100
 MOVES = 4
+ALONE = Wanted(swanroam=())
 
 
 def without_state(world: World) -> int:
@@ -19,32 +20,38 @@ def without_state(world: World) -> int:
     return int(counted["XfrmInNoStates"])
 
 
+def taken(world: World, metric: int, wanted: Wanted = USUAL) -> tuple[Move, MovedStream]:
+    """Have the other link become the better one, under streams in both directions, until all agree on it."""
+    before = world.terminal.sa.identity
+    with world.both_ways() as (up, down):
+        move = world.terminal.prefer_other(metric)
+        agrees(world, world.terminal, wanted)
+        for stream in (up, down):
+            stream.flows(packets=10)
+    same = world.terminal.sa.identity == before
+    return move, moved_stream(move, up, down, world.capture, same_keys=same)
+
+
 @pytest.fixture(autouse=True)
 def _one_link_in_the_end(world: World) -> Iterator[None]:
     yield
     world.terminal.gather()
-    agrees(world, world.terminal)
+    agrees(world, world.terminal, USUAL if world.terminal.swanroam.running else ALONE)
 
 
 def test_a_better_link_is_taken_while_the_other_works_and_nothing_late_is_lost(world: World) -> None:
     terminal, moves = world.terminal, []
     terminal.spread(here=WORSE, other=WORSE + 1)
-    metric = WORSE - 1
-    for _ in range(MOVES):
-        before, missed = terminal.sa.identity, without_state(world)
-        with world.both_ways() as (up, down):
-            move = terminal.prefer_other(metric)
-            settled(world, move)
-            for stream in (up, down):
-                stream.flows(packets=10)
-        metric -= 1
-        moves.append(moved_stream(move, up, down, world.capture, same_keys=terminal.sa.identity == before))
-        assert moves[-1].same_keys
-        assert up.outcome(move.began_ns).lost == ()
+    for number in range(1, MOVES + 1):
+        missed = without_state(world)
+        move, moved = taken(world, WORSE - number)
+        moves.append(moved)
+        assert (moved.same_keys, moved.ike_packets, moved.up_lost) == (True, 0, 0)
+        assert not world.capture.cleartext(move.began_ns)
         # What the gateway loses of the downlink while it moves, and while its charon follows, is not late.
         assert world.capture.esp_to(move.old, move.usable_ns), "the gateway followed before anything came late"
         assert without_state(world) == missed
-    measured.append(medians("a better link while the other works, swanroam", moves))
+    measured.append(medians("a better link while the other works", moves))
 
 
 def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_missed(world: World) -> None:
@@ -82,3 +89,11 @@ def test_when_both_links_flap_the_tunnel_ends_where_the_routes_say(world: World)
         for stream in (up, down):
             stream.flows(packets=10)
     assert terminal.sa.identity == before
+
+
+def test_strongswan_alone_takes_a_better_link_with_mobike_for_comparison(world: World) -> None:
+    alone = replace(world.tunnel, mobike=True, roam_events=True, charon={"prefer_best_path": "yes"})
+    world.begin_without_swanroam(alone)
+    world.terminal.spread(here=WORSE, other=WORSE + 1)
+    moves = [taken(world, WORSE - number, ALONE)[1] for number in range(1, MOVES + 1)]
+    measured.append(medians("a better link, MOBIKE, strongSwan alone", moves))
