@@ -13,7 +13,7 @@ from typing import TypeVar
 from swanroam.app.adapters import Adapters
 from swanroam.app.config import Config
 from swanroam.errors import KernelRefused
-from swanroam.kernel.queue import HeldEsp, LateEsp, TunnelMessage, Unreadable
+from swanroam.kernel.queue import HeldDown, HeldEsp, LateEsp, TunnelMessage, Unreadable
 from swanroam.model.effects import Announcement, Watch
 from swanroam.model.path import IPAddress, LocalAddress, Path, Repository
 from swanroam.model.tunnel import ChildSa, TunnelKey
@@ -34,7 +34,7 @@ __all__ = [
 
 Noted = list[tuple[object, ...]]
 """What was done: the name of it, then its arguments."""
-Packet = HeldEsp | TunnelMessage | LateEsp | Unreadable
+Packet = HeldEsp | TunnelMessage | LateEsp | HeldDown | Unreadable
 Part = TypeVar("Part")
 
 
@@ -277,6 +277,8 @@ class FakeQueue(Refusing, Bell):
         self.verdicts: dict[int, bool] = {}
         self.sent_on: dict[int, bytes | None] = {}
         """What became of late packets: what they went on as, None as they were."""
+        self.down: list[int] = []
+        """Packets that went on to their terminals."""
 
     def put(self, *packets: Packet) -> None:
         """Packets come."""
@@ -301,6 +303,10 @@ class FakeQueue(Refusing, Bell):
         """What becomes of a late packet."""
         self.note("send_on", packet_id)
         self.sent_on[packet_id] = changed
+
+    def let_down(self, packet_id: int) -> None:
+        """One goes on."""
+        self.down.append(packet_id)
 
     def carry(self, packet_id: int, changed: bytes | None) -> None:
         """What becomes of an IKE message."""

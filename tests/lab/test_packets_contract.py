@@ -27,7 +27,7 @@ import pytest
 
 from swanroam.errors import KernelRefused
 from swanroam.kernel.filter import PacketFilter
-from swanroam.kernel.queue import HeldEsp, PacketQueue, TunnelMessage, Unreadable
+from swanroam.kernel.queue import HeldDown, HeldEsp, PacketQueue, Taken, TunnelMessage, Unreadable
 from swanroam.kernel.sender import TunnelSender
 from swanroam.model.effects import Watch
 from swanroam.model.events import Reason
@@ -161,7 +161,7 @@ def watched(*sources: str, spis: tuple[int, ...] = (SPI_UP,), leaving: tuple[str
     )
 
 
-def receive(queue: PacketQueue) -> HeldEsp | TunnelMessage | Unreadable:
+def receive(queue: PacketQueue) -> Taken:
     """The next thing out of the queue, in time."""
     assert select.select([queue], [], [], DEADLINE_S)[0], "nothing came out of the queue"
     (found,) = queue.receive()
@@ -228,6 +228,19 @@ def test_esp_from_an_unknown_source_is_held_verified_and_arrives_once_accepted(g
         assert (str(verified.inner.source), str(verified.inner.destination)) == (INNER, BEHIND)
         queue.verdict(packet.packet_id, accept=True)
         assert server.recv(100) == b"first after the move"
+
+
+def test_what_comes_for_a_terminal_waits_while_charon_follows_and_arrives_once_let_go(gateway: Gateway) -> None:
+    packet_filter, queue = gateway
+    packet_filter.watch(replace(watched(), waiting=(ip_address(OLD),)))
+    with udp_receiver(TERMINAL, address=INNER) as terminal, inside(SERVER):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.sendto(b"down", (INNER, APP_PORT))
+        packet = receive(queue)
+        assert isinstance(packet, HeldDown)
+        assert packet.destination == ip_address(INNER)
+        queue.let_down(packet.packet_id)
+        assert terminal.recv(100) == b"down"
 
 
 def test_a_held_packet_that_is_dropped_does_not_arrive(gateway: Gateway) -> None:

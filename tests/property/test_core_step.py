@@ -309,9 +309,10 @@ class Machine(RuleBasedStateMachine):
         self.told.update(getattr(message, "addresses", ()))
         self.do(MessageReceived(at_s=self.now_s, inner=inner, peer=FIRST_SERVER, message=message))
 
-    @rule(reqid=st.integers(1, 2), outer=st.sampled_from(OUTER))
-    def install_policies(self, reqid: int, outer: IPAddress) -> None:
-        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=path(self.role, outer).addresses))
+    @rule(reqid=st.integers(1, 2), outer=st.sampled_from(OUTER), outbound=st.booleans())
+    def install_policies(self, reqid: int, outer: IPAddress, *, outbound: bool) -> None:
+        place = path(self.role, outer).addresses
+        self.do(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=place, outbound=outbound))
 
     @rule(inner=st.sampled_from((INNER, OTHER_INNER)))
     def receive_nonsense(self, inner: IPAddress) -> None:

@@ -221,9 +221,9 @@ class Desk:
             IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths, policy_places=places)
         )
 
-    def installed(self, where: Path, reqid: int = 1) -> tuple[Effect, ...]:
+    def installed(self, where: Path, reqid: int = 1, *, outbound: bool = True) -> tuple[Effect, ...]:
         """Charon installed a policy there."""
-        return self.step(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=where.addresses))
+        return self.step(PolicyInstalled(at_s=self.now_s, reqid=reqid, place=where.addresses, outbound=outbound))
 
     def roam(self, *addresses: IPAddress) -> tuple[Effect, ...]:
         """These are the addresses now."""

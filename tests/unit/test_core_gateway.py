@@ -562,6 +562,14 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
     assert desk.expired(TimerKind.FOLLOW) == ()
 
 
+def test_packets_wait_until_charon_has_installed_the_policy_for_what_goes_out() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
+    desk.expired(TimerKind.INFORM)
+    assert desk.installed(AT_B, desk.tunnel.children[0].reqid, outbound=False) == ()
+    assert one(Watch, desk.installed(AT_B, desk.tunnel.children[0].reqid)).waiting == ()
+
+
 def test_packets_wait_no_longer_once_charon_has_done_with_the_states() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))

@@ -245,8 +245,11 @@ def test_a_known_source_that_waits_is_held_in_a_way_of_its_own() -> None:
     wanted.watch(known)
     assert told(wanted.watch(replace(known, sources=(), waiting=known.sources))) == [
         ("+", "waiting", None),
+        ("+", "down", None),
+        ("+", "down6", None),
         ("-", "known", None),
     ]
+    assert [set_name for sign, set_name, _ in told(wanted.watch(known)) if sign == "-"] == ["waiting", "down", "down6"]
 
 
 def test_what_is_sent_to_an_address_that_is_not_proven_is_limited_for_a_time_at_most() -> None:

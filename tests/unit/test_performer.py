@@ -3,7 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -446,6 +446,27 @@ def test_a_charon_that_refuses_to_initiate_is_logged(caplog: pytest.LogCaptureFi
         desk.performer.perform((REBUILD,))
         await desk.finished()
         assert "building it anew failed: charon refused initiate: CHILD_SA config 'net' not found" in caplog.text
+
+    working(story)
+
+
+def test_what_comes_for_a_terminal_waits_while_charon_follows_and_goes_on_in_its_order() -> None:
+    async def story(desk: Desk) -> None:
+        down = desk.machine.queue.down
+        desk.performer.hold_down(1, INNER)
+        assert down == [1], "nobody waits"
+        desk.performer.perform((replace(WATCH, waiting=(B,)),))
+        for packet_id in (2, 3):
+            desk.performer.hold_down(packet_id, INNER)
+        desk.performer.hold_down(4, FIRST_SERVER)
+        assert down == [1, 4]
+        desk.machine.filter.refuse("watch", errno.EBUSY)
+        desk.performer.perform((WATCH,))
+        assert down == [1, 4, 2, 3]
+        desk.performer.perform((replace(WATCH, waiting=(B,)),))
+        desk.performer.hold_down(5, INNER)
+        desk.performer.perform((Unwatch(KEY),))
+        assert down == [1, 4, 2, 3, 5]
 
     working(story)
 

@@ -38,7 +38,7 @@ from swanroam.charon.events import CharonEvents
 from swanroam.core.step import Core
 from swanroam.errors import ConfigError, KernelRefused, Unsupported, WireError
 from swanroam.kernel.policies import place_of
-from swanroam.kernel.queue import CarriedIke, HeldEsp, LateEsp, Taken, TunnelMessage
+from swanroam.kernel.queue import CarriedIke, HeldDown, HeldEsp, LateEsp, Taken, TunnelMessage
 from swanroam.model.effects import Effect, Persist, Reestablish, Watch
 from swanroam.model.events import (
     Event,
@@ -52,6 +52,7 @@ from swanroam.model.path import LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
 from swanroam.wire.xfrm.events import Acquire, PolicySet
+from swanroam.wire.xfrm.structs import Direction
 
 __all__ = ["Daemon", "run"]
 
@@ -211,6 +212,8 @@ class Daemon:
             match packet:
                 case HeldEsp():
                     self._performer.hold(packet.packet_id, packet.packet)
+                case HeldDown():
+                    self._performer.hold_down(packet.packet_id, packet.destination)
                 case TunnelMessage():
                     self._on_message(packet)
                 case CarriedIke():
@@ -295,13 +298,17 @@ class Daemon:
     def _on_kernel_events(self) -> None:
         events = self._kernel.process_events()
         installed = dict.fromkeys(
-            (template.reqid, place_of(event.policy.direction, (template.source, template.destination)))
+            (
+                template.reqid,
+                place_of(event.policy.direction, (template.source, template.destination)),
+                event.policy.direction == Direction.OUT,
+            )
             for event in events
             if isinstance(event, PolicySet)
             for template in event.policy.templates
         )
-        for reqid, place in installed:
-            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid, place=place))
+        for reqid, place, outbound in installed:
+            self._dispatch(PolicyInstalled(at_s=self._clock(), reqid=reqid, place=place, outbound=outbound))
         for spi in dict.fromkeys(event.spi for event in events if isinstance(event, Acquire) and event.spi):
             self._dispatch(StateMissed(at_s=self._clock(), spi=spi))
 

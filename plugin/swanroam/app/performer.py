@@ -54,6 +54,7 @@ from swanroam.model.events import (
     TimerExpired,
     TimerId,
 )
+from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.control import encode
 from swanroam.wire.esppacket import EspPacket
@@ -114,6 +115,8 @@ class Performer:
         self._events: deque[Event] = deque()
         self._busy = False
         self._packets: dict[int, EspPacket] = {}
+        # By inner address: what waits on its way to a terminal, in its order.
+        self._down: dict[IPAddress, list[int]] = {}
         self._timers: dict[TimerId, asyncio.TimerHandle] = {}
 
     def dispatch(self, event: Event) -> None:
@@ -134,6 +137,13 @@ class Performer:
                 port=packet.port,
             )
         )
+
+    def hold_down(self, packet_id: int, destination: IPAddress) -> None:
+        """A packet waits on its way to a terminal; it goes on at once where that moved meanwhile."""
+        if destination in self._down:
+            self._down[destination].append(packet_id)
+        else:
+            self.world.queue.let_down(packet_id)
 
     def perform(self, effects: tuple[Effect, ...]) -> None:
         """Do all of this, in this order, and what follows. What the kernel refuses is logged; the rest is done."""
@@ -204,6 +214,7 @@ class Performer:
             case Watch():
                 self._watch(effect)
             case Unwatch(key=key):
+                self._let_down(key.inner)
                 self.world.filter.unwatch(key)
             case SendMessage(source=source, destination=destination, message=message):
                 data = encode(message)
@@ -235,9 +246,20 @@ class Performer:
     def _watch(self, watch: Watch) -> None:
         if watch.sources:
             self.world.release(watch)
-        self.world.filter.watch(watch)
+        if watch.waiting:
+            self._down |= {address: [] for address in watch.inner if address not in self._down}
+        try:
+            self.world.filter.watch(watch)
+        finally:
+            if not watch.waiting:
+                self._let_down(watch.inner)
         if watch.sources:
             self.world.release(watch)
+
+    def _let_down(self, inner: Iterable[IPAddress]) -> None:
+        for address in inner:
+            for packet_id in self._down.pop(address, ()):
+                self.world.queue.let_down(packet_id)
 
     def _move(self, effect: MoveStates | KeepAddress) -> MoveFinished | MoveRefused:
         began_s = self.world.clock()

@@ -93,6 +93,9 @@ class Queue(Protocol):
     def carry(self, packet_id: int, changed: bytes | None) -> None:
         """Let an IKE message go on as `changed`, or as it is."""
 
+    def let_down(self, packet_id: int) -> None:
+        """Let a packet go on to its terminal."""
+
     def send_on(self, packet_id: int, changed: bytes | None) -> None:
         """Let a late packet go on as `changed`, or as it is."""
 

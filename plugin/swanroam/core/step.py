@@ -372,7 +372,7 @@ class Core:
             if not any(child.reqid == event.reqid for child in tunnel.children):
                 continue
             if event.place == tunnel.path.addresses:
-                effects += self._following.installed(tunnel)
+                effects += self._following.installed(tunnel) if event.outbound or not tunnel.guarded else ()
             elif followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
                 effects.append(StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=ASTRAY_S))
         self._flights.note(effects)

@@ -19,7 +19,7 @@ UNPROVEN_MS: Final = 10_000
 """A daemon that was killed must not leave a tunnel limited: longer than any validation takes, and no longer."""
 # Known sources come before what is held, so that no packet of a known source is held meanwhile.
 NAMES: Final = (
-    *("away", "home", "leaving", "known", "waiting", "unproven", "late", "bound"),
+    *("away", "home", "leaving", "known", "waiting", "unproven", "down", "late", "bound"),
     *("carried", "arriving", "departing", "roaming"),
 )
 ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
@@ -80,6 +80,8 @@ class WantedElements:
                 for source in sources:
                     for own in watch.own:
                         yield from _arriving(name, source, own, spi)
+        for address in watch.inner if self._holds and watch.waiting else ():
+            yield _element("down", address, address)
         for spi in watch.unproven if self._holds else ():
             for source in watch.sources:
                 yield _origin("unproven", source, spi)

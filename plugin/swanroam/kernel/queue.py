@@ -12,12 +12,22 @@ from swanroam.kernel.nfnetlink import NetfilterSocket
 from swanroam.model.path import IPAddress
 from swanroam.wire.esppacket import EspPacket, parse_esp
 from swanroam.wire.ike import IkePacket, parse_ike
-from swanroam.wire.inner import parse_udp
+from swanroam.wire.inner import parse_ip, parse_udp
 from swanroam.wire.netlink import NLMSG_ERROR, NetlinkMessage
 from swanroam.wire.nfqueue import NFQNL_MSG_PACKET, QueuedPacket, pack_bind, pack_verdict, unpack_packet
-from swanroam.wire.ruleset import ike_queue, late_queue, messages_queue
+from swanroam.wire.ruleset import down_queue, ike_queue, late_queue, messages_queue
 
-__all__ = ["CarriedIke", "HeldEsp", "LateEsp", "PacketQueue", "QueueCounters", "Taken", "TunnelMessage", "Unreadable"]
+__all__ = [
+    "CarriedIke",
+    "HeldDown",
+    "HeldEsp",
+    "LateEsp",
+    "PacketQueue",
+    "QueueCounters",
+    "Taken",
+    "TunnelMessage",
+    "Unreadable",
+]
 
 MAX_HELD: Final = 1024
 DATAGRAMS_AT_ONCE: Final = 64
@@ -60,13 +70,21 @@ class LateEsp:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldDown:
+    """A packet on its way to a terminal; it waits for `PacketQueue.let_down`."""
+
+    packet_id: int
+    destination: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A packet that was not what its queue is for: ESP was let go on to the kernel, a message was dropped."""
 
     problem: WireError
 
 
-Taken = HeldEsp | TunnelMessage | CarriedIke | LateEsp | Unreadable
+Taken = HeldEsp | TunnelMessage | CarriedIke | LateEsp | HeldDown | Unreadable
 
 
 @dataclass(slots=True)
@@ -81,7 +99,7 @@ class QueueCounters:
 
 
 class PacketQueue:
-    """The four queues of the packet filter, on one non-blocking socket.
+    """The five queues of the packet filter, on one non-blocking socket.
 
     ESP that does not fit into its queue goes on to the kernel, which judges it as any other. On close all packets that
     are still held are let go. Raises KernelRefused: EPERM when another process has a queue.
@@ -89,8 +107,9 @@ class PacketQueue:
 
     def __init__(self, *, queue: int = 4555, max_held: int = MAX_HELD) -> None:
         self._held_queue, self._message_queue, self._ike_queue = queue, messages_queue(queue), ike_queue(queue)
-        self._late_queue = late_queue(queue)
+        self._late_queue, self._down_queue = late_queue(queue), down_queue(queue)
         self._held: set[int] = set()
+        self._held_down: set[int] = set()
         self._early: deque[NetlinkMessage] = deque()
         self.counters = QueueCounters()
         self._socket = NetfilterSocket()
@@ -112,12 +131,14 @@ class PacketQueue:
 
     def close(self) -> None:
         """Let all held packets go on, and close the socket."""
-        if self._held:
-            verdicts = b"".join(pack_verdict(self._held_queue, number, accept=True) for number in sorted(self._held))
+        held = ((self._held_queue, self._held), (self._down_queue, self._held_down))
+        verdicts = [pack_verdict(queue, number, accept=True) for queue, every in held for number in sorted(every)]
+        if verdicts:
             self._held.clear()
+            self._held_down.clear()
             # The kernel drops what is left when the socket closes, so an error here has no remedy.
             with contextlib.suppress(KernelRefused):
-                self._socket.send("last verdicts", verdicts)
+                self._socket.send("last verdicts", b"".join(verdicts))
         self._socket.close()
 
     def receive(self, limit: int = DATAGRAMS_AT_ONCE) -> list[Taken]:
@@ -151,23 +172,26 @@ class PacketQueue:
         """Let a late packet go on as `changed`; as it is, where that is None."""
         self._socket.send("verdict", pack_verdict(self._late_queue, packet_id, accept=True, changed=changed))
 
+    def let_down(self, packet_id: int) -> None:
+        """Let a packet go on to its terminal."""
+        self._held_down.discard(packet_id)
+        self._socket.send("verdict", pack_verdict(self._down_queue, packet_id, accept=True))
+
     def _bind(self, max_held: int) -> None:
-        # Both in one datagram: packets may come between the acknowledgements, and must not be lost.
-        self._socket.send(
-            "bind queues",
-            pack_bind(self._held_queue, 1, max_held=max_held, fail_open=True)
-            + pack_bind(self._message_queue, 2, max_held=max_held, fail_open=False)
-            + pack_bind(self._ike_queue, 3, max_held=max_held, fail_open=True)
-            + pack_bind(self._late_queue, 4, max_held=max_held, fail_open=True),
+        queues = (self._held_queue, self._message_queue, self._ike_queue, self._late_queue, self._down_queue)
+        binds = (
+            pack_bind(queue, number, max_held=max_held, fail_open=queue != self._message_queue)
+            for number, queue in enumerate(queues, 1)
         )
+        # All in one datagram: packets may come between the acknowledgements, and must not be lost.
+        self._socket.send("bind queues", b"".join(binds))
         acknowledged = 0
-        while acknowledged < 4:
+        while acknowledged < len(queues):
             for message in self._socket.receive("bind queues"):
                 if message.type != NLMSG_ERROR:
                     self._early.append(message)
                     continue
                 if message.error:
-                    queues = self._held_queue, self._message_queue, self._ike_queue, self._late_queue
                     raise KernelRefused(f"bind queue {queues[message.sequence - 1]}", message.error)
                 acknowledged += 1
 
@@ -197,6 +221,10 @@ class PacketQueue:
                 return CarriedIke(queued.packet_id, parse_ike(queued.payload, marked=queued.hook == PREROUTING))
             if queued.queue == self._late_queue:
                 return LateEsp(queued.packet_id, parse_esp(queued.payload).spi, queued.payload)
+            if queued.queue == self._down_queue:
+                down = HeldDown(queued.packet_id, parse_ip(queued.payload).destination)
+                self._held_down.add(down.packet_id)
+                return down
             verdicts.append(pack_verdict(queued.queue, queued.packet_id, accept=False))
             udp = parse_udp(queued.payload)
             return TunnelMessage(udp.source, udp.destination, udp.payload)

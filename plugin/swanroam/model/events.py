@@ -217,6 +217,8 @@ class PolicyInstalled:
     reqid: int
     place: tuple[IPAddress, IPAddress]
     """Outer addresses: of this end, of the other."""
+    outbound: bool
+    """Whether it is for what goes out, which is the last of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@
     asked     SPI                      of each SPI; what is beyond the limits goes on as if there were no daemon
     unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
+    down      inner address            packets for a terminal that wait while charon follows a move
     late      own address . SPI        ESP to an address that the tunnel has left, which the daemon sends on to it
     bound     SPI . inner address      in-tunnel messages that the daemon may read, and
     speakers  SPI                      how many of them came by each SPI; what is beyond the limit is dropped
@@ -24,8 +25,8 @@ On a terminal two maps are for the tunnels in UDP that go on with an address whi
     away      that address . gateway   the address that it has instead, where packets leave
     home      address . gateway        the one that it has left, where packets arrive
 
-The kernel decides all but two kinds of packets with one or two hash lookups each; only ESP of a roaming SPI from an
-unknown source, and in-tunnel messages, reach the daemon.
+The kernel decides all but few packets with one or two hash lookups each; only ESP of a roaming SPI from an unknown
+source, in-tunnel messages, and what comes in the moment of a move reach the daemon.
 """
 
 from typing import Final
@@ -43,6 +44,7 @@ __all__ = [
     "STRANGERS",
     "UNPROVEN",
     "counters_of",
+    "down_queue",
     "ike_queue",
     "late_queue",
     "messages_queue",
@@ -92,6 +94,8 @@ KEPT: Final = """
   }}"""
 
 HELD: Final = """{sets}
+  set down {{ typeof ip daddr; }}
+  set down6 {{ typeof ip6 daddr; }}
   set roaming {{ typeof esp spi; }}
   set roaming_udp {{ typeof {udp_spi}; }}
   set askers {{ type ipv4_addr; size {askers}; flags dynamic,timeout; timeout 10s; }}
@@ -132,6 +136,10 @@ CHAIN: Final = """
     update @asked{form} {{ {spi} {per_spi} }} counter name {floods} accept
     queue flags bypass to {queue}
   }}"""
+
+HELD_DOWN: Final = """ip daddr @down queue flags bypass to {down}
+    ip6 daddr @down6 queue flags bypass to {down}
+    """
 
 # The kernel looks a state up by destination and SPI, and it has left this destination. With `bypass`: without a daemon
 # the packet is lost, as it would be without the rule.
@@ -202,7 +210,7 @@ table inet {table} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
-    udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
+    {held_down}udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
     udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
@@ -241,6 +249,11 @@ def late_queue(queue: int) -> int:
     return queue + 3
 
 
+def down_queue(queue: int) -> int:
+    """The queue for what waits on its way to a terminal."""
+    return queue + 4
+
+
 def messages_queue(queue: int) -> int:
     """The queue for in-tunnel messages: next to that for held ESP, so that a flood of one leaves the other alone."""
     return queue + 1
@@ -269,6 +282,8 @@ def ruleset(role: Role, *, table: str, queue: int, port: int) -> str:
         inner="saddr" if gateway else "daddr",
         held=_held(queue) if gateway else _kept(queue),
         jump_held="esp : jump held, " if gateway else "esp : jump late, ",
+        # Before the route of a packet, and the policy with it, is looked up.
+        held_down=HELD_DOWN.format(down=down_queue(queue)) if gateway else "",
         # The SPI is where IKE has four bytes of zero (RFC 3948 section 2.2), and a keepalive has nothing.
         held_udp=f"meta ipsec missing udp dport {NATT_PORT} jump held_udp\n    " if gateway else "",
         strangers=STRANGERS,
