@@ -152,9 +152,9 @@ class FakeKernel(Refusing, Bell):
         self.note("align", old, path)
         self.where |= {child.spi_in: path for child in children}
 
-    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
+    def lost(self, children: Sequence[ChildSa], places: Sequence[IPAddress]) -> tuple[int, ...]:
         """Those that are gone."""
-        self.note("lost", path)
+        self.note("lost", places)
         return tuple(child.spi_out for child in children if child.spi_out in self.gone)
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:

@@ -584,8 +584,8 @@ def test_an_spi_that_charon_took_where_the_tunnel_was_is_not_in_the_way_of_comin
 
 
 def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_is_removed(tunnel: Tunnel) -> None:
-    here = path(OLD, GATE)
-    assert tunnel.terminal.lost(tunnel.children, here) == ()
+    places = [ip_address(NEW), ip_address(GATE)]
+    assert tunnel.terminal.lost(tunnel.children, places) == ()
     # With the SPI, as charon has it.
     template = f"tmpl src {OLD} dst {GATE} proto esp spi {UP:#x} reqid {REQID} mode tunnel"
     xfrm(TERMINAL, f"policy update src {INNER} dst {BEHIND} dir out priority {PRIORITY} {template}")
@@ -597,7 +597,7 @@ def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_
     acquired = [event for event in tunnel.terminal.process_events() if isinstance(event, Acquire)]
     assert [event.spi for event in acquired] == [UP]
     assert f"spi 0x{UP:08x}" in xfrm(TERMINAL, "state")
-    assert tunnel.terminal.lost(tunnel.children, here) == (UP,)
+    assert tunnel.terminal.lost(tunnel.children, places) == (UP,)
     assert f"spi 0x{UP:08x}" not in xfrm(TERMINAL, "state")
 
 

@@ -7,7 +7,7 @@ from swanroam.core.settings import Agreement
 from swanroam.model.effects import Effect, LookForStates, Reestablish, RekeyChild, StartTimer, StopTimer
 from swanroam.model.events import IkeSaEnded, StateMissed, StatesLookedFor, TimerId, TimerKind
 from swanroam.model.tunnel import Role
-from tests.support.values import KEY, SPI_DOWN, SPI_UP, Desk, ike_sa, one, some
+from tests.support.values import GATEWAY, KEY, SPI_DOWN, SPI_UP, A, B, Desk, ike_sa, one, path, some
 
 TIMER = TimerId(KEY, TimerKind.MISSING)
 
@@ -36,7 +36,7 @@ def searching(desk: Desk) -> Desk:
 def test_a_packet_that_found_no_state_has_the_states_looked_for_now_and_in_a_moment(desk: Desk) -> None:
     look, timer = missed(desk)
 
-    assert look == LookForStates(key=KEY, children=desk.tunnel.children, path=desk.tunnel.path)
+    assert look == LookForStates(key=KEY, children=desk.tunnel.children, places=(GATEWAY,))
     assert timer == StartTimer(timer=TIMER, delay_s=LOOK_S)
     assert desk.expired(TimerKind.MISSING) == (look, timer)
 
@@ -85,6 +85,16 @@ def test_a_tunnel_that_charon_does_not_mend_is_built_anew(desk: Desk) -> None:
     assert one(Reestablish, effects).key == KEY
     assert StopTimer(TIMER) in effects
     assert StartTimer(timer=TimerId(KEY, TimerKind.REESTABLISH), delay_s=10.0) in effects
+
+
+def test_a_gateway_looks_wherever_its_terminal_was_and_leaves_building_anew_to_it() -> None:
+    gateway = Desk(Role.GATEWAY, Agreement.CONFIGURED)
+    gateway.listed(ike_sa(Role.GATEWAY, outer=A), at={SPI_UP: path(Role.GATEWAY, B)})
+
+    assert one(LookForStates, missed(gateway, SPI_DOWN)).places == (B, A)
+    for _ in range(REFUSED - 1):
+        looked(gateway, SPI_DOWN)
+    assert looked(gateway, SPI_DOWN) == (StopTimer(TIMER),)
 
 
 def test_what_was_found_of_a_tunnel_that_is_gone_matters_to_nobody(desk: Desk) -> None:

@@ -474,7 +474,9 @@ def test_what_comes_for_a_terminal_waits_while_charon_follows_and_goes_on_in_its
 def test_lost_states_are_told_and_charon_rekeys_what_it_is_asked_to(caplog: pytest.LogCaptureFixture) -> None:
     async def story(desk: Desk) -> None:
         desk.machine.kernel.gone = {CHILDREN[0].spi_out}
-        desk.performer.perform((LookForStates(key=KEY, children=CHILDREN, path=OLD), RekeyChild(key=KEY, unique_id=5)))
+        desk.performer.perform(
+            (LookForStates(key=KEY, children=CHILDREN, places=(A,)), RekeyChild(key=KEY, unique_id=5))
+        )
         assert [event.lost for event in desk.events if isinstance(event, StatesLookedFor)] == [(CHILDREN[0].spi_out,)]
         await desk.finished()
         assert desk.charon.commands == [("rekey-child", 5)]

@@ -208,8 +208,8 @@ class Performer:
                 self.world.kernel.remind(children, path)
             case AlignStates(children=children, old=old, path=path):
                 self.world.kernel.align(children, old, path)
-            case LookForStates(key=key, children=children, path=path):
-                lost = self.world.kernel.lost(children, path)
+            case LookForStates(key=key, children=children, places=places):
+                lost = self.world.kernel.lost(children, places)
                 self._events.append(StatesLookedFor(at_s=self.world.clock(), key=key, lost=lost))
             case Watch():
                 self._watch(effect)

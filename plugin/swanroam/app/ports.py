@@ -40,8 +40,8 @@ class Kernel(Protocol):
     def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
         """Have states that are at `old` be just as the path says, and send."""
 
-    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
-        """Outbound SPIs that have no state; larval ones in their place are removed."""
+    def lost(self, children: Sequence[ChildSa], places: Sequence[IPAddress]) -> tuple[int, ...]:
+        """Outbound SPIs that have no state towards any of these addresses; larval ones there are removed."""
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the next packet's source to charon."""

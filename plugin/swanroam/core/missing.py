@@ -8,6 +8,7 @@ kernel reports (XFRM_MSG_ACQUIRE), the states are looked after. Larval ones are 
 stays away charon negotiates another one, which takes a round trip.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,13 +16,15 @@ from swanroam.core import terminal
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import Effect, LookForStates, RekeyChild, StartTimer, StopTimer
 from swanroam.model.events import StatesLookedFor, TimerId, TimerKind
-from swanroam.model.tunnel import TunnelKey
+from swanroam.model.path import Path
+from swanroam.model.tunnel import Role, TunnelKey
 
 __all__ = ["LOOK_S", "PATIENCE", "Missing"]
 
 LOOK_S: Final = 0.05
-PATIENCE: Final = 6
-"""Looks in a row that do not find a state, before charon is asked for another one: it takes milliseconds."""
+PATIENCE: Final = 20
+"""Looks in a row that do not find a state, before charon is asked for another one. It takes milliseconds to follow, and
+some tenths of a second where it has to be told again."""
 REFUSED: Final = 60
 """Looks in a row after which charon will not help."""
 QUIET: Final = 4
@@ -50,8 +53,9 @@ class Missing:
     def look(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Look now, and again in a moment."""
         timer = TimerId(tunnel.key, TimerKind.MISSING)
+        places = tuple(dict.fromkeys(path.remote.address for path in _paths(tunnel)))
         return (
-            LookForStates(key=tunnel.key, children=tunnel.children, path=tunnel.path),
+            LookForStates(key=tunnel.key, children=tunnel.children, places=places),
             StartTimer(timer=timer, delay_s=LOOK_S),
         )
 
@@ -64,7 +68,8 @@ class Missing:
         if search.found == QUIET:
             return self.end(tunnel.key)
         if search.lost == REFUSED:
-            return (*self.end(tunnel.key), terminal.reestablish(tunnel))
+            ended = self.end(tunnel.key)
+            return (*ended, terminal.reestablish(tunnel)) if tunnel.role is Role.TERMINAL else ended
         if search.lost != PATIENCE:
             return ()
         lost = (child for child in tunnel.children if child.spi_out in event.lost)
@@ -75,3 +80,11 @@ class Missing:
         if self._searches.pop(key, None) is None:
             return ()
         return (StopTimer(TimerId(key, TimerKind.MISSING)),)
+
+
+def _paths(tunnel: Tunnel) -> Iterator[Path]:
+    """Where charon and the kernel may have states of a tunnel."""
+    yield from (tunnel.path, *tunnel.also)
+    yield from (sa.path for sa in tunnel.sas)
+    if tunnel.last_move:
+        yield tunnel.last_move.old

@@ -222,11 +222,15 @@ class KernelStates:
         self._pump()
         self._align(children, old, path)
 
-    def lost(self, children: Sequence[ChildSa], path: Path) -> tuple[int, ...]:
-        """Outbound SPIs of CHILD_SAs that have no state; larval ones, which would be in the way, are removed."""
+    def lost(self, children: Sequence[ChildSa], places: Sequence[IPAddress]) -> tuple[int, ...]:
+        """Outbound SPIs of CHILD_SAs that have no state towards any of these addresses.
+
+        Larval ones there, which would be in the way, are removed.
+        """
         self._pump()
-        outbound = dict.fromkeys(self._outbound(children, path.remote.address))
-        return tuple(ident.spi for ident in outbound if self._is_lost(ident))
+        idents = [ident for place in places for ident in self._outbound(children, place)]
+        found = {ident.spi for ident in idents if not self._is_lost(ident)}
+        return tuple(dict.fromkeys(ident.spi for ident in idents if ident.spi not in found))
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the source of the next packet on each inbound state (XFRM_MSG_MAPPING).

@@ -250,7 +250,8 @@ class LookForStates:
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
-    path: Path
+    places: tuple[IPAddress, ...]
+    """Addresses of the other end that they may lead to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
