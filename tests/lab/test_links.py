@@ -48,10 +48,12 @@ def test_a_better_link_is_taken_while_the_other_works_and_nothing_late_is_lost(w
         moves.append(moved)
         assert (moved.same_keys, moved.ike_packets, moved.up_lost) == (True, 0, 0)
         assert not world.capture.cleartext(move.began_ns)
-        # What the gateway loses of the downlink while it moves, and while its charon follows, is not late.
         assert world.capture.esp_to(move.old, move.usable_ns), "the gateway followed before anything came late"
         assert without_state(world) == missed
-    measured.append(medians("a better link while the other works", moves))
+    figures = medians("a better link while the other works", moves)
+    measured.append(figures)
+    # Of the downlink the gateway may lose what comes in the few microseconds in which it moves the state.
+    assert figures.down_lost == 0
 
 
 def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_missed(world: World) -> None:
