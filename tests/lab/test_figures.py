@@ -4,6 +4,7 @@ The table is printed at the end of the run and written to build/figures.json. Wh
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,11 @@ def test_strongswan_with_mobike_exchanges_messages_at_each_move(plain: World) ->
     assert figures.ike_packets > 0
 
 
-def test_strongswan_with_ikev1_renegotiates_at_each_move(plain: World) -> None:
-    plain.reconnect(IKEV1)
-    assert report("IKEv1, strongSwan alone", plain, FEW).renegotiations == FEW
+def test_strongswan_with_ikev1_finds_a_move_by_dead_peer_detection_and_renegotiates(plain: World) -> None:
+    restart = {"dpd_action": "restart"}
+    found = replace(IKEV1, dpd_delay_s=1, connection={"dpd_timeout": "3s"}, child_at_terminal=restart)
+    plain.reconnect(found)
+    assert report("IKEv1, strongSwan alone, DPD each second", plain, FEW).renegotiations == FEW
 
 
 def test_swanroam_beside_roam_events_always_comes_back(plain: World) -> None:
