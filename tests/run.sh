@@ -46,12 +46,12 @@ compat() {
     esac
     mkdir -p build/compat
     worse=0
-    for system in ${SWANROAM_SYSTEM:-bookworm trixie}; do
+    for suite in ${SWANROAM_SYSTEM:-bookworm trixie}; do
         for version in ${SWANROAM_KERNEL:-6.1 6.12}; do
-            pair=build/compat/$system-$version
-            say "$system on Linux $version"
+            pair=build/compat/$suite-$version
+            say "$suite on Linux $version"
             rm -rf "$pair" "$pair.xml"
-            SWANROAM_SYSTEM=$system SWANROAM_KERNEL=$version lab --junitxml="$pair.xml" "$@" || worse=1
+            SWANROAM_SYSTEM=$suite SWANROAM_KERNEL=$version lab --junitxml="$pair.xml" "$@" || worse=1
             [ ! -d build/lab-logs ] || mv build/lab-logs "$pair"
         done
     done
