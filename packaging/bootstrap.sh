@@ -14,6 +14,8 @@ packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharo
 # is Debian's own one, on emulated processors.
 guest_packages="linux-source gcc libc6-dev make bison flex bc xz-utils util-linux"
 emulated_packages="qemu-system-x86 busybox-static linux-image-amd64"
+# For a guest with the file system of another Debian than this machine's.
+system_packages="$packages apparmor ca-certificates netbase"
 # Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan
 # recommends, systemd, and rpm for stories of the RPMs.
 root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
@@ -47,15 +49,16 @@ in_lab() {
         return
     fi
     need_kernel
+    need_system
     # Compiled here once, and not by every program in the guest.
     "$python" -m compileall -q plugin hooks tests
-    say "this kernel ($(uname -r)) lacks ESP, netem or the nftables queue: booting $kernel as a guest"
-    sh tests/lab/guest/boot.sh "$kernel" "$PWD/build" "$PWD" "$@"
+    say "booting $kernel as a guest${system:+ over $system}: this kernel ($(uname -r)) lacks what the lab needs, or another was asked for"
+    sh tests/lab/guest/boot.sh "$kernel" "$system" "$PWD/build" "$PWD" "$@"
 }
 
 # True when states, delays and queues can really be made: modules may be missing whatever the configuration says.
 lab_works_here() {
-    [ "${SWANROAM_LAB:-}" != guest ] || return 1
+    [ -z "${SWANROAM_KERNEL:-}${SWANROAM_SYSTEM:-}" ] && [ "${SWANROAM_LAB:-}" != guest ] || return 1
     [ "$(id -u)" = 0 ] && command -v ip nft tc >/dev/null || return 1
     modprobe -q -a esp4 xfrm_user sch_netem nft_queue nft_masq nft_redir nf_conntrack_netlink veth 2>/dev/null || :
     scratch=swanroam-probe-$$
@@ -140,10 +143,33 @@ shown() {
     fi
 }
 
-# Makes .roots/SUITE, from the mirror that this machine uses. Beside build/, because the guest reads build/ slowly.
+# Makes .roots/SUITE, for the tests of the packages. Beside build/, because the guest reads build/ slowly.
 need_root() {
-    suite=$1 root=.roots/$1
-    wanted=$(echo "$root_packages" | cksum)
+    # shellcheck disable=SC2086 -- a list of names
+    made_root "$1" ".roots/$1" $root_packages
+}
+
+# Finds or makes the file system of the guest, $system: .roots/SUITE-lab, where SWANROAM_SYSTEM names a suite of Debian,
+# with an environment for its Python that takes the place of .venv; otherwise that of this machine, and then it is empty.
+need_system() {
+    system=
+    [ -n "${SWANROAM_SYSTEM:-}" ] || return 0
+    install_packages mmdebstrap
+    system=$PWD/.roots/$SWANROAM_SYSTEM-lab
+    # shellcheck disable=SC2086 -- a list of names
+    made_root "$SWANROAM_SYSTEM" ".roots/$SWANROAM_SYSTEM-lab" $system_packages
+    wanted=$(echo "$PWD" | cat pyproject.toml tests/lab/guest/environment.sh - | cksum)
+    [ "$(cat "$system/venv/.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "making the environment of $SWANROAM_SYSTEM"
+    shown unshare --mount sh tests/lab/guest/environment.sh "$system" "$PWD"
+    echo "$wanted" >"$system/venv/.made-from"
+}
+
+# made_root SUITE TARGET PACKAGES...: from the mirror that this machine uses, unless it is there.
+made_root() {
+    suite=$1 root=$2
+    shift 2
+    wanted=$(echo "$@" | cksum)
     [ "$(cat "$root.made-from" 2>/dev/null)" = "$wanted" ] && return 0
     say "making $root"
     sources=/etc/apt/sources.list.d/debian.sources
@@ -151,8 +177,7 @@ need_root() {
     rm -rf "$root"
     mkdir -p .roots
     sed -E "s/\\b(bookworm|trixie)/$suite/g" "$sources" >build/root.sources
-    # shellcheck disable=SC2086 -- a list of names
-    shown mmdebstrap --variant=apt --include="$(echo $root_packages | tr ' ' ',')" "$suite" "$root" build/root.sources
+    shown mmdebstrap --variant=apt --include="$(echo "$@" | tr ' ' ',')" "$suite" "$root" build/root.sources
     echo "$wanted" >"$root.made-from"
 }
 

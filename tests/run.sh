@@ -1,10 +1,11 @@
 #!/bin/sh
-# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|packages|lab|faults] [arguments for pytest]
+# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|packages|lab|faults|compat] [arguments for pytest]
 #
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name only: faults, the stories of things that break, ten minutes. Logs of failed scenarios: build/lab-logs/
+# By name only: faults, the stories of things that break, ten minutes; and compat, the lab on each pair of a Debian and a
+# kernel (SWANROAM_SYSTEM and SWANROAM_KERNEL narrow both lists). Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
@@ -34,6 +35,28 @@ lab() {
     # Paths and expressions are for the lab; without a path it is all of it.
     case " $* " in *" tests/"*) ;; *) set -- tests/lab $later "$@" ;; esac
     in_lab "$PWD/$python" -m pytest -p no:cacheprovider --durations=40 "$@"
+}
+
+# All of the lab but for the packages, whose stories have their own machines, for each pair; the table is of all pairs that
+# were ever run here: build/compat/
+compat() {
+    case " $* " in
+    *" tests/"*) ;;
+    *) set -- tests/lab --ignore=tests/lab/test_packages.py --ignore=tests/lab/test_other_packages.py "$@" ;;
+    esac
+    mkdir -p build/compat
+    worse=0
+    for suite in ${SWANROAM_SYSTEM:-bookworm trixie}; do
+        for version in ${SWANROAM_KERNEL:-6.1 6.12}; do
+            pair=build/compat/$suite-$version
+            say "$suite on Linux $version"
+            rm -rf "$pair" "$pair.xml"
+            SWANROAM_SYSTEM=$suite SWANROAM_KERNEL=$version lab --junitxml="$pair.xml" "$@" || worse=1
+            [ ! -d build/lab-logs ] || mv build/lab-logs "$pair"
+        done
+    done
+    "$python" -m tests.lab.compat build/compat/*.xml
+    return $worse
 }
 
 # What the stories of the packages need, in dist/, build/packages/ and .roots/; also those of the lab.
@@ -83,6 +106,11 @@ faults)
     bootstrap lab
     part faults lab tests/lab/test_faults.py tests/lab/test_kills.py "$@"
     ;;
-*) die "no such part: $chosen (lint, types, unit, packages, lab, faults)" ;;
+compat)
+    SWANROAM_LAB=guest
+    bootstrap lab
+    part compat compat "$@"
+    ;;
+*) die "no such part: $chosen (lint, types, unit, packages, lab, faults, compat)" ;;
 esac
 [ -z "$failed" ] || die "failed:$failed"

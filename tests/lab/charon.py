@@ -263,7 +263,9 @@ class Charon:
         """Write both configurations; charon reads its own when it starts."""
         host = self._host
         self.configuration.write_text(swanctl)
-        more = "".join(f"  {key} = {value}\n" for key, value in options.charon.items())
+        # strongSwan 6 has the new IKE_SA first by default, which then gets another inner address.
+        settings = {"make_before_break": "no", **options.charon}
+        more = "".join(f"  {key} = {value}\n" for key, value in settings.items())
         (host.folder / "strongswan.conf").write_text(f"""charon-systemd {{
   load = {PLUGINS}
   filelog {{

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without root there is no lab: say so once, clearly, instead of failing in every story."""
     if os.geteuid() != 0 and any(Path(__file__).parent in item.path.parents for item in items):
         pytest.exit("the lab needs root: sudo sh tests/run.sh lab", returncode=4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Note for the table of `compat` what the parts of this system say they are."""
+    said = subprocess.run(["swanctl", "--help"], capture_output=True, text=True, check=True).stdout
+    record_testsuite_property("strongSwan", said.split()[1])
+    record_testsuite_property("Linux", platform.release())
+    record_testsuite_property("Python", platform.python_version())
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag
 from swanroam.wire.xfrm import Algorithm, Encap, EsnReplay, Key, Replay, SaId, SaState
 from swanroam.wire.xfrm.aevents import AeState
-from swanroam.wire.xfrm.events import Acquire, Migrated, decode_event
+from swanroam.wire.xfrm.events import Acquire, Migrated, PolicySet, decode_event
 from swanroam.wire.xfrm.migrate import KmAddress
 from swanroam.wire.xfrm.policies import Policy
 from swanroam.wire.xfrm.structs import Direction, Group, Limits, Mark, Mode, Msg, StateFlag, XfrmSelector
@@ -679,6 +679,24 @@ def test_states_with_marks_and_interface_ids_move(stack: ExitStack) -> None:
     found = tunnel.terminal.state(ip_address(GATE), UP, mark=Mark(1, 1))
     assert found is not None
     assert (found.mark, found.if_id, found.sent) == (Mark(1, 1), 7, 0)
+
+
+def test_a_policy_that_comes_behind_another_for_its_first_address_moves(stack: ExitStack) -> None:
+    wide, narrow = "10.1.0.0/16", "10.1.0.0/24"
+    batch(TERMINAL, states_text(UP, DOWN) + policies_text(TERMINAL, INNER, wide))
+    for between in (f"src {INNER} dst {narrow} dir out", f"src {narrow} dst {INNER} dir in"):
+        xfrm(TERMINAL, f"policy add {between} priority 1")
+    before = xfrm(TERMINAL, "policy")
+    tunnel = Tunnel(stack)
+
+    for back in (False, True):
+        tunnel.move_terminal(back=back)
+
+        here = OLD if back else NEW
+        assert places(TERMINAL) == Counter([f"{here} {GATE}", f"{GATE} {here}"])
+        assert template_places(TERMINAL) == Counter({f"{here} {GATE}": 1, f"{GATE} {here}": 2})
+        assert not any(isinstance(event, PolicySet) for event in tunnel.terminal.process_events())
+    assert sorted(policies(TERMINAL).split()) == sorted(before.split())
 
 
 def test_a_marked_state_is_found_by_its_spi_once_it_was_seen(stack: ExitStack) -> None:

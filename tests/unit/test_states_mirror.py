@@ -210,6 +210,21 @@ def test_type_interface_id_and_raw_selector_are_those_of_the_kernel() -> None:
     assert (read.type, read.if_id) == (1, 5)
 
 
+def test_a_policy_that_the_kernel_does_not_find_is_carried_by_one_that_no_packet_finds(mirror: PolicyMirror) -> None:
+    mirror.load([message(replace(policy(Direction.OUT, 9), mark=Mark(1, 1), if_id=5, priority=10))])
+    (known,) = mirror.of_reqid(REQID)
+
+    carrier, migrate, moved, gone = Steps(path(OLD), path(NEW), {REQID}).step(known, REQID).requests
+
+    added = Policy.unpack(carrier.payload)
+    assert (added.selector.protocol, added.priority, added.mark, added.if_id) == (253, 0, None, 5)
+    assert added.templates == known.policy.templates
+    assert Migrate.unpack(migrate.payload).selector == added.selector
+    there = (replace(known.policy.templates[0], source=NEW),)
+    assert Policy.unpack(moved.payload) == replace(known.policy, templates=there)
+    assert (gone.type, PolicyId.unpack(gone.payload).selector) == (Msg.DELPOLICY, added.selector)
+
+
 def test_the_mark_of_a_policy_for_what_goes_out_is_found_by_inner_addresses() -> None:
     marked = replace(policy(Direction.OUT, 9), mark=Mark(42))
     mirror = PolicyMirror()

@@ -38,7 +38,9 @@ class Counter:
 
     @hookimpl
     def swanroam_rank_path(self, address: LocalAddress) -> int:
-        return 1 // address.preference
+        if address.preference == 0:
+            raise ValueError("no preference")
+        return 1
 
     @hookimpl
     def swanroam_moved(self, move: TunnelMoved) -> None:
@@ -80,9 +82,9 @@ def test_what_a_hook_raises_is_in_errors() -> None:
     with immediate_host({"counter": Counter}) as host:
         assert host.rank_path(make_address(preference=0)) == 0
         assert [str(error) for error in host.errors] == [
-            "hook swanroam_rank_path of counter: ZeroDivisionError: integer division or modulo by zero"
+            "hook swanroam_rank_path of counter: ValueError: no preference"
         ]
-        assert isinstance(host.errors[0].__cause__, ZeroDivisionError)
+        assert isinstance(host.errors[0].__cause__, ValueError)
 
 
 def test_values_have_defaults_that_fit_together_and_can_be_changed() -> None:

@@ -12,18 +12,25 @@ deleted and installed again. Old and new addresses may be equal: states are then
 
 XFRMA_ENCAP gives all states of a message the same encapsulation, whose ports are those of one direction. So where ESP
 goes in UDP each message carries entries for its own direction only. It cannot take encapsulation away.
+
+Linux 6.12 finds the policy as for a packet between the first addresses of the selector, of its protocol and without a
+mark (xfrm_migrate_policy_find): not a policy for marked packets, and not one that comes behind another for that packet.
+It says ENOENT, or ENODATA. Such policies are carried: a policy of our own, for packets of a protocol that nobody sends,
+is what the message finds, so the states move, and the policy itself is set anew.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from socket import AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 from typing import Final
 
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy
+from swanroam.kernel.transactions import Request
 from swanroam.model.path import Path
 from swanroam.wire.xfrm.migrate import ENTRIES_MAX, KmAddress, MigrateEntry, pack_migrate
 from swanroam.wire.xfrm.policies import Policy, Template
 from swanroam.wire.xfrm.states import Encap
-from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode
+from swanroam.wire.xfrm.structs import Current, Direction, Limits, Mode, Msg
 
 __all__ = ["Step", "Steps", "blocks", "encapsulation"]
 
@@ -32,7 +39,10 @@ BLOCK: Final = 1
 COVER_S: Final = 3
 """How long a policy of ours lasts; charon takes a few milliseconds, and is told again where it did not follow."""
 
-_CARRIERS: Final = (IPPROTO_TCP, IPPROTO_UDP)
+EXPERIMENTAL: Final = 253
+"""An IP protocol for experiments (RFC 3692)."""
+
+_TRANSPORTS: Final = (IPPROTO_TCP, IPPROTO_UDP)
 _ADDRESSED: Final = (Mode.TUNNEL.value, Mode.BEET.value)
 _OUT: Final = Direction.OUT.value
 
@@ -45,6 +55,22 @@ class Step:
     reqid: int
     payload: bytes
     ends: tuple[Ends, ...]
+    carrier: Policy | None = None
+    """A policy of our own that the message finds in place of the policy."""
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What is sent to the kernel, in order; all of it has to succeed."""
+        migrate = Request("migrate", Msg.MIGRATE, self.payload)
+        if self.carrier is None:
+            return (migrate,)
+        moved = replace(self.policy.policy, templates=_at(self.policy, self.ends))
+        return (
+            Request("carrier", Msg.UPDPOLICY, self.carrier.pack()),
+            migrate,
+            Request("policy", Msg.UPDPOLICY, moved.pack()),
+            Request("remove carrier", Msg.DELPOLICY, self.carrier.id.pack()),
+        )
 
     def __str__(self) -> str:
         policy = self.policy.policy
@@ -54,10 +80,11 @@ class Step:
 
 
 class Steps:
-    """Makes the messages of one move, from `old` to `new`."""
+    """Makes the messages of one move, from `old` to `new`; policies of the reqids `carried` are carried."""
 
-    def __init__(self, old: Path, new: Path) -> None:
+    def __init__(self, old: Path, new: Path, carried: Collection[int] = ()) -> None:
         self._path = new
+        self._carried = carried
         self._states_move = old.local.address != new.local.address or old.remote.address != new.remote.address
         self._old = _both_ends(old)
         self._new = _both_ends(new)
@@ -95,8 +122,9 @@ class Steps:
                 key = self._old[direction], template.protocol, template.mode
                 if template.reqid == reqid and key not in entries:
                     entries[key] = self._entry(template, self._old[direction], self._new[direction])
+        carrier = _carrier(policy) if reqid in self._carried else None
         payload = pack_migrate(
-            policy.raw_selector,
+            carrier.selector.pack() if carrier else policy.raw_selector,
             policy.direction,
             b"".join(list(entries.values())[:ENTRIES_MAX]),
             type_=policy.policy.type,
@@ -104,7 +132,7 @@ class Steps:
             kmaddress=self._kmaddress if inform else None,
             encap=encapsulation(self._path, out=out),
         )
-        return Step(policy, reqid, payload, tuple(ends))
+        return Step(policy, reqid, payload, tuple(ends), carrier)
 
     def cover(self, policy: MirroredPolicy, reqid: int) -> Policy:
         """A policy of our own that lets in what this one lets in, for the moment in which charon takes it out.
@@ -117,12 +145,11 @@ class Steps:
         their place, as the policy names the SPI.
         """
         new = self._new[False]
-        templates = tuple(
-            replace(template, source=source, destination=destination)
+        ends = tuple(
+            new if template.reqid == reqid and template.mode in _ADDRESSED else place
             for template, place in zip(policy.policy.templates, policy.ends, strict=True)
-            for source, destination in (new if template.reqid == reqid and template.mode in _ADDRESSED else place,)
         )
-        return replace(_beside(policy.policy), priority=policy.policy.priority + 1, templates=templates)
+        return replace(_beside(policy.policy), priority=policy.policy.priority + 1, templates=_at(policy, ends))
 
     def _entry(self, template: Template, old: Ends, new: Ends) -> bytes:
         key = old, new, template.protocol, template.mode, template.reqid
@@ -150,7 +177,7 @@ def blocks(policy: MirroredPolicy) -> list[Policy]:
     if policy.policy.selector.protocol:
         return []
     ours = _beside(policy.policy)
-    protocols = (*_CARRIERS, IPPROTO_ICMPV6 if ours.selector.family == AF_INET6 else IPPROTO_ICMP)
+    protocols = (*_TRANSPORTS, IPPROTO_ICMPV6 if ours.selector.family == AF_INET6 else IPPROTO_ICMP)
     return [
         replace(
             ours,
@@ -161,6 +188,24 @@ def blocks(policy: MirroredPolicy) -> list[Policy]:
         )
         for protocol in protocols
     ]
+
+
+def _carrier(policy: MirroredPolicy) -> Policy:
+    ours = _beside(policy.policy)
+    selector = replace(
+        ours.selector,
+        protocol=EXPERIMENTAL,
+        source_port=0,
+        source_port_mask=0,
+        destination_port=0,
+        destination_port_mask=0,
+    )
+    return replace(ours, selector=selector, priority=0, mark=None, templates=_at(policy, policy.ends))
+
+
+def _at(policy: MirroredPolicy, ends: tuple[Ends, ...]) -> tuple[Template, ...]:
+    pairs = zip(policy.policy.templates, ends, strict=True)
+    return tuple(replace(template, source=source, destination=destination) for template, (source, destination) in pairs)
 
 
 def _beside(policy: Policy) -> Policy:

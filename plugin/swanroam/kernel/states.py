@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, Literal
 
 from swanroam.errors import KernelRefused, WireError
@@ -32,6 +32,8 @@ NETLINK_XFRM: Final = 6
 GROUPS: Final = (Group.ACQUIRE, Group.POLICY, Group.EXPIRE, Group.MIGRATE, Group.MAPPING)
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 STALE: Final = (errno.ENOENT, errno.ENODATA, errno.ESRCH)
+UNFOUND: Final = (errno.ENOENT, errno.ENODATA)
+"""What the kernel says where MIGRATE does not find the policy that it means, but none or another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class KernelStates:
         # How many states each had at the last look: a charon that was killed leaves its own, and the next one takes the
         # same reqid again.
         self._reqids: Counter[int] = Counter()
+        # Reqids of the policies that this kernel did not find.
+        self._carried: set[int] = set()
         try:
             self._load()
         except KernelRefused:
@@ -185,8 +189,11 @@ class KernelStates:
             self._make_room(chain(*there))
             self._load()
             failure = self._move(children, old, new)
+            if failure and failure.code in UNFOUND and self._carry(children):
+                failure = self._move(children, old, new)
         if failure:
             self._move_back(children, old, new)
+            self._carried.difference_update(_reqids(children))
             raise failure
 
     def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
@@ -203,6 +210,8 @@ class KernelStates:
         if failure and failure.code in STALE:
             self._load()
             failure = self._inform(children, old, new, silent=silent)
+            if failure and failure.code in UNFOUND and self._carry(children):
+                failure = self._inform(children, old, new, silent=silent)
         if failure:
             raise failure
 
@@ -250,6 +259,12 @@ class KernelStates:
                 stale = replace(state, encap=replace(state.encap, source_port=0))
                 self._requests.request(f"state {ident.spi:08x}", Msg.UPDSA, stale.pack())
 
+    def _carry(self, children: Iterable[ChildSa]) -> bool:
+        """Have the policies of CHILD_SAs carried from now on; False where they are already."""
+        anew = set(_reqids(children)) - self._carried
+        self._carried |= anew
+        return bool(anew)
+
     def _first_move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         try:
             return self._move(children, old, new)
@@ -259,7 +274,7 @@ class KernelStates:
             return refused
 
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
-        plan = Steps(old, new)
+        plan = Steps(old, new, self._carried)
         reqids = _reqids(children)
         every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
         if missing := set(reqids) - {reqid for _, reqid in every}:
@@ -381,7 +396,7 @@ class KernelStates:
         outbound = [ae for ae in self._sequences.read(named) if (ae.source, ae.id.destination) != ends]
         named = self._inbound(children, old.local.address)
         inbound = [ae for ae in self._sequences.read(named) if (ae.id.destination, ae.source) != ends]
-        plan = Steps(old, new)
+        plan = Steps(old, new, self._carried)
         steps: list[Step] = []
         covers: list[Policy] = []
         reqids = _reqids(children)
@@ -443,7 +458,7 @@ class KernelStates:
             uncover = _remove(ids)
         # A state is at one of two places; where, depends on whether the kernel refused to move it.
         go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
-        migrate = [Request("migrate", Msg.MIGRATE, one.payload) for one in steps]
+        migrate = [request for one in steps for request in one.requests]
         try:
             answers = self._transactions.transact([*first, *before, *migrate, *behind, *go])[len(first) + len(before) :]
         except KernelRefused:
@@ -451,15 +466,17 @@ class KernelStates:
             self._transactions.transact(go + uncover)
             raise
         failure = None
-        for one, answer in zip(steps, answers, strict=False):
-            if answer.code == 0:
-                self._mirror.moved(one.policy.policy.index, one.ends)
+        told = iter(answers)
+        for one in steps:
+            codes = [answer.code for answer in islice(told, len(one.requests))]
+            if any(codes):
+                failure = failure or KernelRefused(str(one), next(filter(None, codes)))
             else:
-                failure = failure or KernelRefused(str(one), answer.code)
+                self._mirror.moved(one.policy.policy.index, one.ends)
         if failure:
             self._transactions.transact(uncover)
         else:
-            self._refits.see_to(behind, answers[len(steps) :][: len(behind)])
+            self._refits.see_to(behind, list(islice(told, len(behind))))
         return failure
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
@@ -566,7 +583,8 @@ class KernelStates:
             return
         if event is None:
             return
-        foreign = isinstance(event, PolicySet) and event.policy.selector.user != COVER_USER
+        ours = Transactions.caused(message)
+        foreign = isinstance(event, PolicySet) and event.policy.selector.user != COVER_USER and not ours
         if not self._mirror.apply(event, message) or foreign:
             self._early.append(event)
 

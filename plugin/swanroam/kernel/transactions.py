@@ -15,6 +15,9 @@ REQUEST_ACK: Final = (Flag.REQUEST | Flag.ACK).value
 REPLACE: Final = Flag.REPLACE.value
 
 
+OWN: Final = 1 << 31
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One message: its type, payload and flags besides NLM_F_REQUEST; `operation` names it in errors."""
@@ -38,8 +41,13 @@ class Transactions:
 
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
-        # Apart from the numbers that the socket itself gives its requests.
-        self._sequence = itertools.count(1 << 31)
+        # Apart from the numbers that the socket itself gives its requests, and charon its own.
+        self._sequence = itertools.count(OWN)
+
+    @staticmethod
+    def caused(event: NetlinkMessage) -> bool:
+        """Whether one of these batches is why the kernel tells this: an event has the request's sequence number."""
+        return event.sequence >= OWN
 
     def transact(self, requests: Sequence[Request]) -> list[Answer]:
         """Send requests in one system call and collect what the kernel says to each. Raises KernelRefused.

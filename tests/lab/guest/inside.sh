@@ -1,8 +1,8 @@
 #!/bin/sh
-# First program in the guest that boot.sh starts: inside.sh ARTIFACTS. Makes a root that is writable, runs the command
-# and leaves its exit status. As the first process of all it has everything to make, and ends the guest.
+# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT [SYSTEM]. Makes a root that is writable, runs
+# the command and leaves its exit status. As the first process of all it has everything to make, and ends the guest.
 set -u
-artifacts=$1
+artifacts=$1 checkout=$2 system=${3:-}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
 # The kernel that is a program reads the files of its machine by itself.
@@ -30,12 +30,21 @@ emulated() {
     mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000 cached /run/lower
 }
 
+# layered NAME FOLDER TARGET: a folder of the machine, which what is written to does not reach.
+layered() {
+    mkdir -p "/run/layer/$1/upper" "/run/layer/$1/work" "$3"
+    mount -t overlay -o "lowerdir=/run/lower$2,upperdir=/run/layer/$1/upper,workdir=/run/layer/$1/work" "$1" "$3"
+}
+
 root=/run/root
 if [ $$ = 1 ]; then from_nothing; else emulated; fi
-mkdir /run/layer $root
+mkdir /run/layer
 mount -t tmpfs -o mode=755 layer /run/layer
-mkdir /run/layer/upper /run/layer/work
-mount -t overlay -o lowerdir=/run/lower,upperdir=/run/layer/upper,workdir=/run/layer/work root $root
+layered root "$system" $root
+if [ -n "$system" ]; then
+    layered checkout "$checkout" "$root$checkout"
+    mount --bind $root/venv "$root$checkout/.venv"
+fi
 for name in proc sys dev; do mount --rbind "/$name" "$root/$name"; done
 mount -t tmpfs -o mode=755 run $root/run
 mkdir -p "$root$artifacts"
