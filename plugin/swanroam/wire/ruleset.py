@@ -24,6 +24,7 @@ On a terminal two maps are for the tunnels in UDP that go on with an address whi
 
     away      that address . gateway   the address that it has instead, where packets leave
     home      address . gateway        the one that it has left, where packets arrive
+    (away6, home6: the same for IPv6)
 
 The kernel decides all but few packets with one or two hash lookups each; only ESP of a roaming SPI from an unknown
 source, in-tunnel messages, and what comes in the moment of a move reach the daemon.
@@ -83,14 +84,18 @@ SETS: Final = """
 # connection is tracked by is the address that it began with.
 KEPT: Final = """
   map away {{ typeof ip saddr . ip daddr : ip saddr; }}
+  map away6 {{ typeof ip6 saddr . ip6 daddr : ip6 saddr; }}
   map home {{ typeof ip daddr . ip saddr : ip daddr; }}
+  map home6 {{ typeof ip6 daddr . ip6 saddr : ip6 daddr; }}
   chain away {{
     type filter hook postrouting priority srcnat + 10; policy accept;
     udp sport {{ {ike_port}, {natt} }} ip saddr set ip saddr . ip daddr map @away
+    udp sport {{ {ike_port}, {natt} }} ip6 saddr set ip6 saddr . ip6 daddr map @away6
   }}
   chain home {{
     type filter hook prerouting priority {priority} - 10; policy accept;
     udp dport {{ {ike_port}, {natt} }} ip daddr set ip daddr . ip saddr map @home
+    udp dport {{ {ike_port}, {natt} }} ip6 daddr set ip6 daddr . ip6 saddr map @home6
   }}"""
 
 HELD: Final = """{sets}
