@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.lab import journeys
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import CONNECTION, TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.figures import measured, medians, move_once
+from tests.lab.journeys import Variant, begin, compare_with_mobike, rehearse, survives_a_kill, tidies_up
+from tests.lab.nat_figures import IN_UDP6
 from tests.lab.stories import (
     answers_dead_peer_detection,
     reached_without_data,
@@ -32,6 +35,22 @@ def over6(make_world: Callable[..., World]) -> World:
     world.connect()
     world.roam()
     return world
+
+
+@pytest.fixture(scope="module")
+def in_udp(make_world: Callable[..., World]) -> World:
+    world = make_world(Topology(outer=(6, 6)), journeys.OVER6[0].tunnel())
+    world.connect()
+    world.roam(mobike=False)
+    rehearse(world)
+    return world
+
+
+@pytest.fixture(scope="module", params=journeys.OVER6, ids=str)
+def variant(request: pytest.FixtureRequest, in_udp: World) -> Variant:
+    chosen: Variant = request.param
+    chosen.arrange(in_udp)
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +142,38 @@ class TestOverIPv6:
         alone_for_comparison(
             world, replace(OVER6, mobike=True, roam_events=True), "IPv6 outside, MOBIKE, strongSwan alone"
         )
+
+
+class TestInUdp:
+    """As over IPv6, but charon set the tunnel up in UDP and goes on with the address of then."""
+
+    @pytest.fixture
+    def world(self, in_udp: World) -> World:
+        return in_udp
+
+    def test_a_tunnel_goes_on_and_all_that_strongswan_does_works_on_a_kept_address(
+        self, world: World, variant: Variant
+    ) -> None:
+        journey = begin(world, variant, "wlan0")
+        for _ in range(MOVES):
+            journey.goes_on(IN_UDP6, world.terminal.move)
+        assert world.terminal.aliases == [f"{journey.began_at}/128"]
+        journey.ends_well()
+
+    def test_nothing_is_left_of_the_first_address_when_it_comes_back_or_the_daemon_stops(
+        self, world: World, variant: Variant
+    ) -> None:
+        tidies_up(begin(world, variant, "wlan0"), (IN_UDP6, IN_UDP6))
+
+    def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
+        self, world: World, variant: Variant
+    ) -> None:
+        survives_a_kill(begin(world, variant, "wlan0"), IN_UDP6)
+
+    def test_strongswan_alone_moves_with_mobike_for_comparison(self, world: World) -> None:
+        world.begin_without_swanroam(replace(OVER6, mobike=True, roam_events=True, encap=True))
+        for _ in range(MOVES):
+            compare_with_mobike(world, IN_UDP6, world.terminal.move)
 
 
 class TestChangeOfVersion:
