@@ -1,5 +1,6 @@
 """Messages of nf_tables, the rules' text, and the bookkeeping of wanted elements."""
 
+import re
 import struct
 from dataclasses import replace
 from ipaddress import ip_address
@@ -294,6 +295,29 @@ def test_ike_sas_that_are_not_listed_are_known_by_where_the_tunnel_is() -> None:
     changes = wanted.watch(replace(watched("192.0.2.1"), carrying=path))
     keys = {change.element.set_name: change.element.key for change in changes if "ing" in change.element.set_name}
     assert keys == {"arriving": set_key(Endpoint(B, 4500)), "departing": set_key(A, B)}
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("near", "far"), [(A, B), (OWN6, A6)], ids=["ipv4", "ipv6"])
+def test_there_is_a_set_for_every_element_of_a_role(role: Role, near: IPAddress, far: IPAddress) -> None:
+    gateway = role is Role.GATEWAY
+    wanted = WantedElements(holds=gateway, leaving_ms=500)
+    every = Watch(
+        key=KEY,
+        inner=(INNER, INNER6),
+        spis=(1,),
+        own=(near,),
+        sources=(far, Endpoint(far, 4500)),
+        leaving=(far, Endpoint(far, 4500)),
+        waiting=(far, Endpoint(far, 4500)),
+        late=(near,),
+        unproven=(7,),
+        ike=(5,),
+        carrying=Path(Endpoint(near, 4500), Endpoint(far, 4500), encap=True),
+    )
+    changes = wanted.watch(every) + ([] if gateway else wanted.translate(KEY, near, near, far))
+    sets = set(re.findall(r"(?:set|map) (\w+) \{", ruleset(role, table="t", queue=10, port=20)))
+    assert {change.element.set_name for change in changes} <= sets
 
 
 @pytest.mark.parametrize(

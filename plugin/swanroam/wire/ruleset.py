@@ -192,7 +192,9 @@ table inet {table} {{
   set bound6 {{ typeof esp spi . ip6 saddr; }}
   set carried {{ typeof @th,64,64; }}
   set departing {{ typeof ip saddr . ip daddr; }}
-  set arriving {{ typeof ip saddr . udp sport; }}{held}
+  set departing6 {{ typeof ip6 saddr . ip6 daddr; }}
+  set arriving {{ typeof ip saddr . udp sport; }}
+  set arriving6 {{ typeof ip6 saddr . udp sport; }}{held}
   chain spoken {{
     update @speakers {{ ipsec in spi {per_speaker} }} counter name {floods} drop
     queue to {messages}
@@ -217,6 +219,7 @@ table inet {table} {{
     type filter hook prerouting priority {priority}; policy accept;
     {held_down}udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
     udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
+    udp dport {natt} @th,64,32 0 ip6 saddr . udp sport @arriving6 jump carried
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -236,6 +239,7 @@ table inet {table} {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
     udp sport 500 udp dport 500 ip saddr . ip daddr @departing queue flags bypass to {ike}
+    udp sport 500 udp dport 500 ip6 saddr . ip6 daddr @departing6 queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
