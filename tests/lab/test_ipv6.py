@@ -1,7 +1,8 @@
 """IPv6 outside and inside of the tunnel, both versions inside, and a change from one to the other outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -83,6 +84,18 @@ def carries_both(world: World) -> None:
     assert terminal.sa.identity == before
 
 
+@contextmanager
+def no_esp(world: World, interface: str) -> Iterator[None]:
+    """A network that lets UDP through but not ESP, as some firewalls do; it is behind this interface of the router."""
+    router = world.router.namespace
+    rules = "".join(f"meta l4proto esp {way} {interface} drop; " for way in ("iifname", "oifname"))
+    router.run(["nft", f"table ip6 wall {{ chain c {{ type filter hook forward priority filter; {rules}}}; }}"])
+    try:
+        yield
+    finally:
+        router.run(["nft", "delete table ip6 wall"])
+
+
 def figures_of(world: World, name: str) -> None:
     moves = []
     for _ in range(MOVES):
@@ -126,6 +139,23 @@ class TestOverIPv6:
         answers_dead_peer_detection(world, time.monotonic_ns())
         with world.downlink(count=3) as down:
             down.flows(move.usable_ns, packets=3)
+
+    def test_where_no_esp_gets_through_it_goes_in_udp_and_ike_with_it(self, world: World) -> None:
+        world.reconnect(replace(OVER6, dpd_delay_s=2))
+        terminal, in_udp = world.terminal, Wanted(encap=True, charon=False)
+        before = terminal.sa.identity
+        with no_esp(world, terminal.other.bridge):
+            with world.both_ways() as (up, down):
+                move = terminal.move()
+                for stream in (up, down):
+                    stream.flows(move.usable_ns)
+            agrees(world, terminal, in_udp)
+            assert terminal.sa.identity == before
+            for end in world.ends:
+                rekeys_the_child(world, end, in_udp)
+                rekeys_the_ike_sa(world, end, in_udp)
+            answers_dead_peer_detection(world, time.monotonic_ns())
+            survives_a_move(world)
 
     def test_an_icmpv6_dummy_is_enough(self, world: World) -> None:
         world.reconnect(replace(OVER6, inner=(6,)))
