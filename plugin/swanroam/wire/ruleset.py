@@ -81,7 +81,7 @@ SETS: Final = """
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
 
 # After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
-# connection is tracked by is the address that it began with.
+# connection is tracked by is the address that it began with. The checksum of UDP covers addresses: the kernel mends it.
 KEPT: Final = """
   map away {{ typeof ip saddr . ip daddr : ip saddr; }}
   map away6 {{ typeof ip6 saddr . ip6 daddr : ip6 saddr; }}
