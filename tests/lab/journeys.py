@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.lab import nat_figures
 from tests.lab.agreement import Wanted, agrees
@@ -11,9 +11,22 @@ from tests.lab.conditions import eventually
 from tests.lab.figures import moved_stream
 from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa
 from tests.lab.streams import Stream
+from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6
 from tests.lab.world import Move, Terminal, World
 
-__all__ = ["KEEPALIVE_S", "VARIANTS", "Journey", "Variant", "begin", "compare_with_mobike", "natted", "rehearse"]
+__all__ = [
+    "KEEPALIVE_S",
+    "OVER6",
+    "VARIANTS",
+    "Journey",
+    "Variant",
+    "begin",
+    "compare_with_mobike",
+    "natted",
+    "rehearse",
+    "survives_a_kill",
+    "tidies_up",
+]
 
 KEEPALIVE_S = 2
 
@@ -25,9 +38,16 @@ class Variant:
     ike_version: int
     alone: bool
     """swanroam runs on the terminal only, and the gateway is strongSwan as it is; NAT-T is there from the start."""
+    over6: bool = False
+    """Over IPv6, with both IP versions inside, and in UDP from the start without any NAT."""
 
     def __str__(self) -> str:
         return f"{'terminal-only' if self.alone else 'both-ends'}-ikev{self.ike_version}"
+
+    @property
+    def encap(self) -> bool:
+        """Whether the terminal pretends to be behind a NAT."""
+        return self.alone or self.over6
 
     @property
     def title(self) -> str:
@@ -39,14 +59,24 @@ class Variant:
         """A tunnel of this kind."""
         return TunnelOptions(
             ike_version=self.ike_version,
-            encap=self.alone,
+            encap=self.encap,
+            gateway=GATEWAY_WAN6 if self.over6 else GATEWAY_WAN,
+            inner=(4, 6) if self.over6 else (4,),
             dpd_delay_s=dpd_delay_s,
             charon={"keep_alive": f"{KEEPALIVE_S}s"},
         )
 
+    def arrange(self, world: World) -> None:
+        """Have swanroam run where it is to."""
+        if self.alone:
+            world.leave_the_gateway_alone()
+        else:
+            world.roams_everywhere()
+
 
 # In this order the gateway's swanroam has to be stopped once.
 VARIANTS = tuple(Variant(version, alone) for alone in (False, True) for version in (2, 1))
+OVER6 = tuple(replace(variant, over6=True) for variant in VARIANTS if variant.ike_version == 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +158,37 @@ def begin(world: World, variant: Variant, link: str, *, dpd_delay_s: int = 2) ->
     return Journey(world, variant, world.terminal, world.terminal.outer, natted(world.terminal, variant))
 
 
+def tidies_up(journey: Journey, kinds: tuple[str, str]) -> None:
+    """Away, back and away again: nothing is left of the first address when it comes back, or the daemon stops."""
+    terminal, (away, back) = journey.terminal, kinds
+    journey.goes_on(away, terminal.move)
+    journey.goes_on(back, terminal.move)
+    assert journey.began_at not in terminal.show("nft list ruleset")
+    assert not terminal.aliases
+    journey.goes_on(away, terminal.move)
+    assert journey.leftovers()
+    terminal.swanroam.stop()
+    assert not journey.leftovers()
+
+
+def survives_a_kill(journey: Journey, kind: str) -> None:
+    """A killed daemon leaves the tunnel working away from home, and nothing that the next one does not clean."""
+    world, terminal = journey.world, journey.terminal
+    journey.goes_on(kind, terminal.move)
+    terminal.swanroam.kill()
+    with world.both_ways():
+        pass
+    terminal.swanroam.run()
+    agrees(world, terminal, journey.wanted())
+    with world.both_ways():
+        pass
+    terminal.swanroam.kill()
+    terminal.charon.terminate()
+    assert journey.leftovers()
+    terminal.swanroam.run()
+    eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
+
+
 def rehearse(world: World) -> None:
     """Go away and back once, for no figure: whatever is done for the first time is read from a slow disk first."""
     for _ in range(2):
@@ -139,7 +200,7 @@ def rehearse(world: World) -> None:
 
 def natted(terminal: Terminal, variant: Variant) -> bool:
     """Whether a tunnel that is set up now is in UDP from the start."""
-    return variant.alone or terminal.nat is not None
+    return variant.encap or terminal.nat is not None
 
 
 def compare_with_mobike(world: World, kind: str, change: Callable[[], Move]) -> None:

@@ -9,10 +9,22 @@ from pathlib import Path
 
 from tests.lab.figures import RTT_MS, MovedStream, medians, rows
 
-__all__ = ["APPEARS", "CHANGES", "DISAPPEARS", "FORGETS", "GATEWAY_TOO", "MOBIKE", "PLAIN_FIRST", "every", "report"]
+__all__ = [
+    "APPEARS",
+    "CHANGES",
+    "DISAPPEARS",
+    "FORGETS",
+    "GATEWAY_TOO",
+    "IN_UDP6",
+    "MOBIKE",
+    "PLAIN_FIRST",
+    "every",
+    "report",
+]
 
 APPEARS, DISAPPEARS, CHANGES = "no NAT to NAT", "NAT to no NAT", "NAT to another NAT"
 FORGETS = "mappings forgotten, or another public address"
+IN_UDP6 = "in UDP over IPv6, no NAT"
 SLACK_MS = 60.0
 MOBIKE = "strongSwan, MOBIKE"
 GATEWAY_TOO = "swanroam both ends"

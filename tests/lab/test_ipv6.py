@@ -1,15 +1,19 @@
 """IPv6 outside and inside of the tunnel, both versions inside, and a change from one to the other outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from tests.lab import journeys
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import CONNECTION, TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.figures import measured, medians, move_once
+from tests.lab.journeys import Variant, begin, compare_with_mobike, rehearse, survives_a_kill, tidies_up
+from tests.lab.nat_figures import IN_UDP6
 from tests.lab.stories import (
     answers_dead_peer_detection,
     reached_without_data,
@@ -32,6 +36,22 @@ def over6(make_world: Callable[..., World]) -> World:
     world.connect()
     world.roam()
     return world
+
+
+@pytest.fixture(scope="module")
+def in_udp(make_world: Callable[..., World]) -> World:
+    world = make_world(Topology(outer=(6, 6)), journeys.OVER6[0].tunnel())
+    world.connect()
+    world.roam(mobike=False)
+    rehearse(world)
+    return world
+
+
+@pytest.fixture(scope="module", params=journeys.OVER6, ids=str)
+def variant(request: pytest.FixtureRequest, in_udp: World) -> Variant:
+    chosen: Variant = request.param
+    chosen.arrange(in_udp)
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +82,18 @@ def carries_both(world: World) -> None:
         for stream in streams:
             stream.stop()
     assert terminal.sa.identity == before
+
+
+@contextmanager
+def no_esp(world: World, interface: str) -> Iterator[None]:
+    """A network that lets UDP through but not ESP, as some firewalls do; it is behind this interface of the router."""
+    router = world.router.namespace
+    rules = "".join(f"meta l4proto esp {way} {interface} drop; " for way in ("iifname", "oifname"))
+    router.run(["nft", f"table ip6 wall {{ chain c {{ type filter hook forward priority filter; {rules}}}; }}"])
+    try:
+        yield
+    finally:
+        router.run(["nft", "delete table ip6 wall"])
 
 
 def figures_of(world: World, name: str) -> None:
@@ -108,6 +140,23 @@ class TestOverIPv6:
         with world.downlink(count=3) as down:
             down.flows(move.usable_ns, packets=3)
 
+    def test_where_no_esp_gets_through_it_goes_in_udp_and_ike_with_it(self, world: World) -> None:
+        world.reconnect(replace(OVER6, dpd_delay_s=2))
+        terminal, in_udp = world.terminal, Wanted(encap=True, charon=False)
+        before = terminal.sa.identity
+        with no_esp(world, terminal.other.bridge):
+            with world.both_ways() as (up, down):
+                move = terminal.move()
+                for stream in (up, down):
+                    stream.flows(move.usable_ns)
+            agrees(world, terminal, in_udp)
+            assert terminal.sa.identity == before
+            for end in world.ends:
+                rekeys_the_child(world, end, in_udp)
+                rekeys_the_ike_sa(world, end, in_udp)
+            answers_dead_peer_detection(world, time.monotonic_ns())
+            survives_a_move(world)
+
     def test_an_icmpv6_dummy_is_enough(self, world: World) -> None:
         world.reconnect(replace(OVER6, inner=(6,)))
         for end in world.ends:
@@ -123,6 +172,38 @@ class TestOverIPv6:
         alone_for_comparison(
             world, replace(OVER6, mobike=True, roam_events=True), "IPv6 outside, MOBIKE, strongSwan alone"
         )
+
+
+class TestInUdp:
+    """As over IPv6, but charon set the tunnel up in UDP and goes on with the address of then."""
+
+    @pytest.fixture
+    def world(self, in_udp: World) -> World:
+        return in_udp
+
+    def test_a_tunnel_goes_on_and_all_that_strongswan_does_works_on_a_kept_address(
+        self, world: World, variant: Variant
+    ) -> None:
+        journey = begin(world, variant, "wlan0")
+        for _ in range(MOVES):
+            journey.goes_on(IN_UDP6, world.terminal.move)
+        assert world.terminal.aliases == [f"{journey.began_at}/128"]
+        journey.ends_well()
+
+    def test_nothing_is_left_of_the_first_address_when_it_comes_back_or_the_daemon_stops(
+        self, world: World, variant: Variant
+    ) -> None:
+        tidies_up(begin(world, variant, "wlan0"), (IN_UDP6, IN_UDP6))
+
+    def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
+        self, world: World, variant: Variant
+    ) -> None:
+        survives_a_kill(begin(world, variant, "wlan0"), IN_UDP6)
+
+    def test_strongswan_alone_moves_with_mobike_for_comparison(self, world: World) -> None:
+        world.begin_without_swanroam(replace(OVER6, mobike=True, roam_events=True, encap=True))
+        for _ in range(MOVES):
+            compare_with_mobike(world, IN_UDP6, world.terminal.move)
 
 
 class TestChangeOfVersion:

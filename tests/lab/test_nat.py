@@ -8,7 +8,17 @@ import pytest
 from tests.lab.agreement import Wanted, agrees
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import SLACK, eventually
-from tests.lab.journeys import VARIANTS, Journey, Variant, begin, compare_with_mobike, natted, rehearse
+from tests.lab.journeys import (
+    VARIANTS,
+    Journey,
+    Variant,
+    begin,
+    compare_with_mobike,
+    natted,
+    rehearse,
+    survives_a_kill,
+    tidies_up,
+)
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
 from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
@@ -31,10 +41,7 @@ def world(make_world: Callable[..., World]) -> World:
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
 def variant(request: pytest.FixtureRequest, world: World) -> Variant:
     chosen: Variant = request.param
-    if chosen.alone:
-        world.leave_the_gateway_alone()
-    else:
-        world.roams_everywhere()
+    chosen.arrange(world)
     return chosen
 
 
@@ -66,36 +73,14 @@ ALONE = pytest.mark.parametrize("variant", [one for one in VARIANTS if one.alone
 def test_nothing_is_left_of_the_first_address_when_it_comes_back_or_the_daemon_stops(
     world: World, variant: Variant
 ) -> None:
-    terminal = world.terminal
-    journey = begin(world, variant, PUBLIC)
-    journey.goes_on(APPEARS, terminal.move)
-    journey.goes_on(DISAPPEARS, terminal.move)
-    assert journey.began_at not in terminal.show("nft list ruleset")
-    journey.goes_on(APPEARS, terminal.move)
-    assert journey.leftovers()
-    terminal.swanroam.stop()
-    assert not journey.leftovers()
+    tidies_up(begin(world, variant, PUBLIC), (APPEARS, DISAPPEARS))
 
 
 @ALONE
 def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
     world: World, variant: Variant
 ) -> None:
-    terminal = world.terminal
-    journey = begin(world, variant, PUBLIC)
-    journey.goes_on(APPEARS, terminal.move)
-    terminal.swanroam.kill()
-    with world.both_ways():
-        pass
-    terminal.swanroam.run()
-    agrees(world, terminal, journey.wanted())
-    with world.both_ways():
-        pass
-    terminal.swanroam.kill()
-    terminal.charon.terminate()
-    assert journey.leftovers()
-    terminal.swanroam.run()
-    eventually(lambda: not journey.leftovers(), f"{journey.began_at} is nowhere on the terminal")
+    survives_a_kill(begin(world, variant, PUBLIC), APPEARS)
 
 
 @pytest.mark.parametrize(

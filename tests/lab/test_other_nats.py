@@ -34,10 +34,7 @@ def world(make_world: Callable[..., World]) -> World:
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
 def variant(request: pytest.FixtureRequest, world: World) -> Variant:
     chosen: Variant = request.param
-    if chosen.alone:
-        world.leave_the_gateway_alone()
-    else:
-        world.roams_everywhere()
+    chosen.arrange(world)
     return chosen
 
 

@@ -13,11 +13,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from swanroam.core.paths import best, candidates
+from swanroam.kernel.kept import KeptAddresses
 from swanroam.kernel.routes import RouteSource
 from swanroam.model.path import Candidate, IPAddress, LocalAddress, Repository
+from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.rtnetlink import decode_change
 from tests.lab.conditions import eventually
 from tests.lab.netns import Namespace, batch, sweep
+from tests.support.values import KEY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
@@ -256,6 +259,37 @@ def test_the_best_source_is_the_one_that_the_kernel_chooses(
         return ranked(source.repository, remote) == machine.kernel_choice(remote)
 
     eventually(agree, f"{remote}: as the kernel", deadline_s=5)
+
+
+class NoTranslation:
+    """Where nothing is sent there is nothing to rewrite."""
+
+    def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
+        """Nothing."""
+
+    def untranslate(self, key: TunnelKey) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(("kept", "remote"), [("192.0.2.9", REMOTE), ("2001:db8::9", REMOTE6)], ids=["IPv4", "IPv6"])
+def test_a_kept_address_is_nobodys_source_and_the_next_daemon_removes_it(
+    machine: Machine, kept: str, remote: IPAddress
+) -> None:
+    machine.ip("addr add 192.0.2.77/32 dev lo", "addr add 2001:db8::77/128 dev lo preferred_lft 0")
+    choice = machine.kernel_choice(remote)
+    eventually(lambda: ranked(machine.dumped(), remote) == choice, "the links work", deadline_s=5)
+    before = machine.dumped()
+    with machine.namespace.entered():
+        killed, restarted = KeptAddresses(NoTranslation()), KeptAddresses(NoTranslation())
+    killed.keep(KEY, ip_address(kept), choice[0], remote)
+    there = machine.dumped()
+    assert set(there.routes) == set(before.routes)
+    assert [each.usable for each in there.addresses if each.address == ip_address(kept)] == [False]
+    assert ranked(there, remote) == machine.kernel_choice(remote) == choice
+    restarted.clean()
+    assert {each.address for each in machine.dumped().addresses} == {each.address for each in before.addresses}
+    for each in (killed, restarted):
+        each.close()
 
 
 def test_a_move_is_taken_in_within_milliseconds(machine: Machine, source: RouteSource) -> None:

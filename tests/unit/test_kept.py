@@ -1,6 +1,7 @@
 """Addresses that a terminal has left and goes on with: the order of what comes and goes, and what a failure leaves."""
 
 import errno
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -11,7 +12,7 @@ from swanroam.kernel.kept import KeptAddresses
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import TunnelKey
 from swanroam.wire.netlink import NetlinkMessage
-from swanroam.wire.rtnetlink import RTM_DELADDR, RTM_NEWADDR
+from swanroam.wire.rtnetlink import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, AddressFact, decode_change, loopback_address
 from tests.support.values import GATEWAY, KEY, A, B, C
 
 OTHER = TunnelKey("other", KEY.inner)
@@ -19,22 +20,26 @@ Noted = list[tuple[object, ...]]
 
 
 class FakeRoutes:
-    """rtnetlink: notes additions and removals of addresses; `refuse` is what it says to the next one, if anything."""
+    """rtnetlink: notes additions and removals of addresses; `refuse` is what it says to the next one, if anything.
+
+    `addresses` is what there is already.
+    """
 
     def __init__(self, noted: Noted) -> None:
         self.noted = noted
         self.refuse: int | None = None
+        self.addresses: list[NetlinkMessage] = []
         self.closed = False
 
     def request(self, operation: str, type_: int, payload: bytes, flags: int = 0) -> list[NetlinkMessage]:
-        """Dumps are empty."""
+        """Dumps have nothing but addresses."""
         del payload, flags
         if type_ in (RTM_NEWADDR, RTM_DELADDR):
             if code := self.refuse:
                 self.refuse = None
                 raise KernelRefused(operation, code)
             self.noted.append(tuple(operation.split()))
-        return []
+        return self.addresses if type_ == RTM_GETADDR else []
 
     def close(self) -> None:
         """Closed."""
@@ -138,11 +143,29 @@ def test_an_address_that_is_gone_already_is_no_failure(desk: Desk) -> None:
     desk.kept.drop(KEY)
 
 
-def test_ipv6_is_not_kept(desk: Desk) -> None:
-    with pytest.raises(KernelRefused) as refusal:
-        desk.keep(kept=ip_address("2001:db8::1"))
-    assert refusal.value.code == errno.EAFNOSUPPORT
+KEPT = pytest.mark.parametrize("kept", [A, ip_address("2001:db8::1")], ids=["ipv4", "ipv6"])
+
+
+@KEPT
+def test_what_a_killed_daemon_left_is_removed_and_nothing_of_others(desk: Desk, kept: IPAddress) -> None:
+    ours = NetlinkMessage(RTM_NEWADDR, 0, 0, 0, loopback_address(kept, "lo:swanroam"))
+    of_a_link = replace(ours, payload=ours.payload[:4] + bytes([2, 0, 0, 0]) + ours.payload[8:])
+    unmarked = replace(ours, payload=ours.payload[: 8 + 2 * (4 + len(kept.packed))])
+    desk.routes.addresses = [unmarked, of_a_link, replace(ours, type=RTM_DELADDR), replace(ours, payload=b"")]
+    desk.kept.clean()
     assert desk.since() == []
+    desk.routes.addresses.append(ours)
+    desk.kept.clean()
+    assert desk.since() == [("remove", str(kept))]
+
+
+@KEPT
+def test_no_tunnel_ever_goes_to_a_kept_address(kept: IPAddress) -> None:
+    change = decode_change(NetlinkMessage(RTM_NEWADDR, 0, 0, 0, loopback_address(kept, "lo:swanroam")))
+    assert change is not None
+    assert isinstance(change.fact, AddressFact)
+    assert change.fact.address == kept
+    assert not change.fact.usable
 
 
 def test_closing_removes_everything(desk: Desk) -> None:

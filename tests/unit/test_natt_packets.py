@@ -1,6 +1,6 @@
 """What comes on the port of ESP in UDP: ESP, IKE behind its marker, keepalives (RFC 3948 section 2), and nonsense."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.unit.test_config import FILE
 
 TERMINAL, GATEWAY = Endpoint(IPv4Address("198.51.100.1"), 31000), Endpoint(IPv4Address("203.0.113.1"), 4500)
 ESP = bytes.fromhex("c0000001 00000007") + bytes(20)
+TERMINAL6, GATEWAY6 = Endpoint(IPv6Address("2001:db8::1"), 31000), Endpoint(IPv6Address("2001:db8:99::1"), 4500)
 IKE = bytes.fromhex("0102030405060708 1112131415161718") + bytes(12)
 
 
@@ -41,16 +42,29 @@ def test_ike_and_keepalives_are_no_esp(payload: bytes, kind: type[WireError], pr
         parse_esp(in_udp(payload))
 
 
-def test_an_ike_message_goes_behind_the_marker_and_comes_out_as_it_was() -> None:
-    bare = parse_ike(pack_udp(Endpoint(TERMINAL.address, 500), Endpoint(GATEWAY.address, 500), IKE), marked=False)
+@pytest.mark.parametrize(("terminal", "gateway"), [(TERMINAL, GATEWAY), (TERMINAL6, GATEWAY6)], ids=["ipv4", "ipv6"])
+def test_an_ike_message_goes_behind_the_marker_and_comes_out_as_it_was(terminal: Endpoint, gateway: Endpoint) -> None:
+    bare = parse_ike(pack_udp(Endpoint(terminal.address, 500), Endpoint(gateway.address, 500), IKE), marked=False)
     assert (bare.initiator_spi, bare.marked, bare.message) == (0x0102030405060708, False, IKE)
-    there = bare.marked_from(TERMINAL, GATEWAY)
+    there = bare.marked_from(terminal, gateway)
     udp = parse_udp(there)
+    assert Endpoint(udp.source, udp.source_port) == terminal
+    assert Endpoint(udp.destination, udp.destination_port) == gateway
     assert udp.payload == MARKER + IKE
     arrived = parse_ike(there, marked=True)
     assert (arrived.initiator_spi, arrived.marked, arrived.message) == (0x0102030405060708, True, IKE)
-    put_back = arrived.bare_from(Endpoint(TERMINAL.address, 500), Endpoint(GATEWAY.address, 500))
+    put_back = arrived.bare_from(Endpoint(terminal.address, 500), Endpoint(gateway.address, 500))
     assert parse_udp(put_back).payload == IKE
+
+
+@pytest.mark.parametrize("payload", [b"", IKE, IKE + b"\xff", bytes(65527)])
+def test_over_ipv6_udp_has_a_checksum_over_its_pseudo_header(payload: bytes) -> None:
+    packet = pack_udp(TERMINAL6, GATEWAY6, payload)
+    length = 8 + len(payload)
+    pseudo = packet[8:40] + length.to_bytes(4) + bytes([0, 0, 0, 17])
+    # In one's complement of 16 bits (RFC 1071) a sum with its checksum is 0, and zero on the wire would say "none".
+    assert int.from_bytes(pseudo + packet[40:] + bytes(length % 2)) % 0xFFFF == 0
+    assert packet[46:48] != bytes(2)
 
 
 @pytest.mark.parametrize(

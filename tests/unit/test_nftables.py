@@ -1,5 +1,6 @@
 """Messages of nf_tables, the rules' text, and the bookkeeping of wanted elements."""
 
+import re
 import struct
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,7 +10,7 @@ import pytest
 from swanroam.errors import WireError
 from swanroam.kernel.elements import UNPROVEN_MS, WantedElements
 from swanroam.model.effects import Watch
-from swanroam.model.path import Endpoint, Path
+from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Role, TunnelKey
 from swanroam.wire.netlink import NetlinkMessage, attribute, nested, unpack_attributes, unpack_messages
 from swanroam.wire.nftables import (
@@ -296,21 +297,51 @@ def test_ike_sas_that_are_not_listed_are_known_by_where_the_tunnel_is() -> None:
     assert keys == {"arriving": set_key(Endpoint(B, 4500)), "departing": set_key(A, B)}
 
 
-def test_a_kept_address_is_one_element_of_each_map_and_another_value_takes_the_place_of_the_first() -> None:
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("near", "far"), [(A, B), (OWN6, A6)], ids=["ipv4", "ipv6"])
+def test_there_is_a_set_for_every_element_of_a_role(role: Role, near: IPAddress, far: IPAddress) -> None:
+    gateway = role is Role.GATEWAY
+    wanted = WantedElements(holds=gateway, leaving_ms=500)
+    every = Watch(
+        key=KEY,
+        inner=(INNER, INNER6),
+        spis=(1,),
+        own=(near,),
+        sources=(far, Endpoint(far, 4500)),
+        leaving=(far, Endpoint(far, 4500)),
+        waiting=(far, Endpoint(far, 4500)),
+        late=(near,),
+        unproven=(7,),
+        ike=(5,),
+        carrying=Path(Endpoint(near, 4500), Endpoint(far, 4500), encap=True),
+    )
+    changes = wanted.watch(every) + ([] if gateway else wanted.translate(KEY, near, near, far))
+    sets = set(re.findall(r"(?:set|map) (\w+) \{", ruleset(role, table="t", queue=10, port=20)))
+    assert {change.element.set_name for change in changes} <= sets
+
+
+@pytest.mark.parametrize(
+    ("network", "remote", "away", "home"),
+    [("198.51.100.", A, "away", "home"), ("2001:db8:1::", A6, "away6", "home6")],
+    ids=["ipv4", "ipv6"],
+)
+def test_a_kept_address_is_one_element_of_each_map_and_another_value_takes_the_place_of_the_first(
+    network: str, remote: IPAddress, away: str, home: str
+) -> None:
     wanted = WantedElements(holds=False, leaving_ms=500)
-    kept, actual, other = (ip_address(f"198.51.100.{last}") for last in (1, 2, 3))
-    first = wanted.translate(KEY, kept, actual, A)
+    kept, actual, other = (ip_address(f"{network}{last}") for last in (1, 2, 3))
+    first = wanted.translate(KEY, kept, actual, remote)
     assert [(change.element.set_name, change.element.key, change.element.data) for change in first] == [
-        ("away", set_key(kept, A), actual.packed),
-        ("home", set_key(actual, A), kept.packed),
+        (away, set_key(kept, remote), actual.packed),
+        (home, set_key(actual, remote), kept.packed),
     ]
-    assert told(wanted.translate(KEY, kept, other, A)) == [
-        *(("-", "away", None), ("-", "home", None)),
-        *(("+", "away", None), ("+", "home", None)),
+    assert told(wanted.translate(KEY, kept, other, remote)) == [
+        *(("-", away, None), ("-", home, None)),
+        *(("+", away, None), ("+", home, None)),
     ]
     assert wanted.watch(watched("192.0.2.1")) != []
-    assert told(wanted.unwatch(KEY))[0][:2] != ("-", "away")
-    assert told(wanted.untranslate(KEY)) == [("-", "away", None), ("-", "home", None)]
+    assert told(wanted.unwatch(KEY))[0][:2] != ("-", away)
+    assert told(wanted.untranslate(KEY)) == [("-", away, None), ("-", home, None)]
     assert wanted.untranslate(KEY) == []
 
 

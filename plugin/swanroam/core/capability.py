@@ -62,8 +62,6 @@ def unserved(sa: IkeSa, settings: Settings, mobike: bool | None = None) -> str |
     if any(child.encryption == "AES_CTR" for child in sa.children):
         # A clone of such a state has no generator of initialization vectors (xfrm_state.c, xfrm_state_clone: geniv).
         return "the kernel cannot move AES-CTR with a separate integrity algorithm"
-    if sa.remote.address.version == 6 and any(child.encap for child in sa.children) and not mobike:
-        return "it was set up in UDP over IPv6, where no address can be kept"
     return None
 
 

@@ -23,7 +23,7 @@ NAMES: Final = (
     *("carried", "arriving", "departing", "roaming"),
 )
 ORDER: Final = tuple(f"{name}{form}" for name in NAMES for form in FORMS)
-MAPS: Final = frozenset(("away", "home"))
+MAPS: Final = frozenset(f"{name}{form}" for name in ("away", "home") for form in ("", "6"))
 
 
 class WantedElements:
@@ -47,9 +47,9 @@ class WantedElements:
         return self._replace(key, frozenset())
 
     def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> list[ElementChange]:
-        """What changes when a tunnel goes on with an address that the terminal has left; IPv4 only."""
-        away = Element("away", set_key(kept, remote), actual.packed)
-        home = Element("home", set_key(actual, remote), kept.packed)
+        """What changes when a tunnel goes on with an address that the terminal has left."""
+        away = _element("away", kept, kept, remote, data=actual.packed)
+        home = _element("home", kept, actual, remote, data=kept.packed)
         return self._replace(("kept", key), frozenset((away, home)))
 
     def untranslate(self, key: TunnelKey) -> list[ElementChange]:
@@ -107,8 +107,8 @@ class WantedElements:
         return ElementChange(element, add=True, timeout_ms=UNPROVEN_MS if element.set_name in UNPROVEN else timeout_ms)
 
 
-def _element(name: str, address: IPAddress, *fields: Origin | int) -> Element:
-    return Element(name if address.version == 4 else f"{name}6", set_key(*fields))
+def _element(name: str, address: IPAddress, *fields: Origin | int, data: bytes = b"") -> Element:
+    return Element(name if address.version == 4 else f"{name}6", set_key(*fields), data)
 
 
 def _arriving(name: str, origin: Origin, own: IPAddress, spi: int) -> Iterator[Element]:

@@ -119,7 +119,7 @@ class PacketFilter:
         self._change(self._elements.unwatch(key))
 
     def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
-        """Let a tunnel in UDP go on with `kept` towards `remote` while this terminal is at `actual`; IPv4 only.
+        """Let a tunnel in UDP go on with `kept` towards `remote` while this terminal is at `actual`.
 
         Raises KernelRefused with EEXIST where another tunnel to that address has its own at `actual`.
         """

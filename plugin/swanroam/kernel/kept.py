@@ -29,18 +29,18 @@ from swanroam.wire.rtnetlink import (
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWROUTE,
-    label_of,
     local_route,
     local_routes_request,
     loopback_address,
     own_local_route,
+    own_loopback_address,
 )
 
 __all__ = ["KeptAddresses"]
 
 NETLINK_ROUTE: Final = 0
 LABEL: Final = "lo:swanroam"
-"""What our addresses on the loopback interface are known by, also after a crash (at most 15 characters)."""
+"""What our IPv4 addresses on the loopback interface are known by, also after a crash (at most 15 characters)."""
 
 
 class Translation(Protocol):
@@ -90,9 +90,7 @@ class KeptAddresses:
             self._socket.close()
 
     def keep(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
-        """Let a tunnel go on with an address while the terminal is at another. IPv4 only (EAFNOSUPPORT)."""
-        if kept.version != 4:
-            raise KernelRefused(f"keep {kept}", errno.EAFNOSUPPORT)
+        """Let a tunnel go on with an address while the terminal is at another."""
         before = self._kept.get(key)
         try:
             # Before the address is there: what left untranslated would be taken for another host by a NAT.
@@ -155,4 +153,4 @@ class KeptAddresses:
 
     def _left(self) -> list[IPAddress]:
         messages = self._socket.request("addresses", RTM_GETADDR, bytes(8), Flag.DUMP)
-        return [address for message in messages if (address := label_of(message, LABEL)) is not None]
+        return [address for message in messages if (address := own_loopback_address(message, LABEL)) is not None]

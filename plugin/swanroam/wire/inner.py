@@ -143,9 +143,18 @@ def parse_udp(data: bytes) -> UdpPacket:
 
 
 def pack_udp(source: Endpoint, destination: Endpoint, payload: bytes) -> bytes:
-    """An IPv4 packet that carries UDP, without a checksum of UDP (RFC 768 allows that; NATs would have to mend it)."""
-    udp = struct.pack("!HHHH", source.port, destination.port, UDP_HEADER_BYTES + len(payload), 0) + payload
+    """An IP packet that carries UDP between endpoints of one IP version.
+
+    Over IPv4 without a checksum of UDP (RFC 768 allows that; NATs would have to mend it); IPv6 wants one (RFC 8200
+    section 8.1).
+    """
+    length = UDP_HEADER_BYTES + len(payload)
+    udp = struct.pack("!HHHH", source.port, destination.port, length, 0) + payload
     addresses = source.address.packed + destination.address.packed
+    if source.address.version == 6:
+        checksum = _checksum(addresses + struct.pack("!II", length, PROTOCOL_UDP) + udp + bytes(length % 2)) or 0xFFFF
+        head = struct.pack("!IHBB", 6 << 28, length, PROTOCOL_UDP, TTL) + addresses
+        return head + udp[:6] + struct.pack("!H", checksum) + udp[8:]
     head = struct.pack("!BBHHHBBH", 0x45, 0, IP4_HEADER_BYTES + len(udp), 0, 0, TTL, PROTOCOL_UDP, 0) + addresses
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
 

@@ -55,7 +55,7 @@ NFGENMSG: Final = struct.Struct("!BBH")
 NLA_F_NESTED: Final = 0x8000
 ELEMENT: Final = struct.Struct("=6H")
 ELEMENTS_PER_MESSAGE: Final = 500
-"""A list of elements is an attribute, whose length has 16 bits; an element takes at most 52 bytes."""
+"""A list of elements is an attribute, whose length has 16 bits; an element takes at most 68 bytes."""
 ELEMENTS_PER_TRANSACTION: Final = 2000
 """A transaction must fit into the socket's send buffer, 208 KiB where nobody raised it."""
 

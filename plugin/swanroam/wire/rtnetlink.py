@@ -39,11 +39,11 @@ __all__ = [
     "RouteFact",
     "address_fact",
     "decode_change",
-    "label_of",
     "local_route",
     "local_routes_request",
     "loopback_address",
     "own_local_route",
+    "own_loopback_address",
     "route_request",
 ]
 
@@ -64,7 +64,7 @@ NLM_F_REPLACE: Final = 0x100
 RT_TABLE_LOCAL: Final = 255
 RTN_LOCAL: Final = 2
 RTPROT_SWANROAM: Final = 115
-"""Who installed a route; of the numbers that nobody has registered (rtnetlink.h)."""
+"""Who installed a route, or an IPv6 address; of the numbers that nobody has registered (rtnetlink.h, if_addr.h)."""
 LOOPBACK: Final = 1
 """The kernel gives the loopback interface of every network namespace this index."""
 
@@ -79,6 +79,9 @@ IFADDRMSG: Final = struct.Struct("=BBBBI")
 RTMSG: Final = struct.Struct("=BBBBBBBBI")
 RTNEXTHOP: Final = struct.Struct("=HBBi")
 U32: Final = struct.Struct("=I")
+CACHEINFO: Final = struct.Struct("=4I")
+"""struct ifa_cacheinfo { __u32 ifa_prefered, ifa_valid, cstamp, tstamp; }: lifetimes in seconds."""
+FOREVER_S: Final = 0xFFFFFFFF
 
 IFLA_IFNAME: Final = 3
 IFF_UP: Final = 0x1
@@ -90,11 +93,15 @@ WORKING: Final = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
 IFA_LABEL: Final = 3
+RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_HOST: Final = 254
 IFA_CACHEINFO: Final = 6
 IFA_FLAGS: Final = 8
+IFA_PROTO: Final = 11
 IFA_F_TEMPORARY: Final = 0x01
+IFA_F_NODAD: Final = 0x02
 IFA_F_DEPRECATED: Final = 0x20
+IFA_F_NOPREFIXROUTE: Final = 0x200
 UNUSABLE: Final = 0x08 | 0x40
 """IFA_F_DADFAILED, IFA_F_TENTATIVE."""
 RT_SCOPE_LINK: Final = 253
@@ -337,12 +344,21 @@ _DECODERS: Final[dict[int, Callable[[bytes], Fact | None]]] = {
 
 
 def loopback_address(address: IPAddress, label: str) -> bytes:
-    """The payload of a request about an IPv4 address of this host alone on the loopback interface, with a label."""
-    name = label.encode() + b"\0"
-    head = IFADDRMSG.pack(AF_INET, address.max_prefixlen, 0, RT_SCOPE_HOST, LOOPBACK)
-    return head + b"".join(
-        attribute(type_, value)
-        for type_, value in ((IFA_LOCAL, address.packed), (IFA_ADDRESS, address.packed), (IFA_LABEL, name))
+    """The payload of a request about an address of this host alone on the loopback interface, known again as ours.
+
+    An IPv4 address has the label. IPv6 has no labels, but tells who installed an address (Linux 5.18); it is there at
+    once, brings no route but that of the local table, and is deprecated, so that no program chooses it as a source.
+    """
+    own = attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
+    if address.version == 4:
+        head = IFADDRMSG.pack(AF_INET, address.max_prefixlen, 0, RT_SCOPE_HOST, LOOPBACK)
+        return head + own + attribute(IFA_LABEL, label.encode() + b"\0")
+    return (
+        IFADDRMSG.pack(AF_INET6, address.max_prefixlen, 0, RT_SCOPE_UNIVERSE, LOOPBACK)
+        + own
+        + attribute(IFA_FLAGS, U32.pack(IFA_F_NODAD | IFA_F_NOPREFIXROUTE))
+        + attribute(IFA_CACHEINFO, CACHEINFO.pack(0, FOREVER_S, 0, 0))
+        + attribute(IFA_PROTO, bytes([RTPROT_SWANROAM]))
     )
 
 
@@ -375,12 +391,15 @@ def own_local_route(message: NetlinkMessage) -> IPAddress | None:
     return _ip(family, target, "RTA_DST") if (family, len(target)) in ((AF_INET, 4), (AF_INET6, 16)) else None
 
 
-def label_of(message: NetlinkMessage, label: str) -> IPAddress | None:
-    """The IPv4 address that an address message is about, where it has this label."""
-    if message.type != RTM_NEWADDR or message.payload[:1] != bytes([AF_INET]):
+def own_loopback_address(message: NetlinkMessage, label: str) -> IPAddress | None:
+    """The address of an address message that `loopback_address` made with this label."""
+    if message.type != RTM_NEWADDR or len(message.payload) < IFADDRMSG.size:
         return None
+    family, _length, _flags, _scope, index = IFADDRMSG.unpack_from(message.payload)
     values = dict(unpack_attributes(message.payload, IFADDRMSG.size))
-    local = values.get(IFA_LOCAL, b"")
-    if values.get(IFA_LABEL) != label.encode() + b"\0" or len(local) != 4:
+    labelled = family == AF_INET and values.get(IFA_LABEL) == label.encode() + b"\0"
+    installed = family == AF_INET6 and values.get(IFA_PROTO) == bytes([RTPROT_SWANROAM])
+    if index != LOOPBACK or not (labelled or installed):
         return None
-    return IPv4Address(local)
+    # The kernel tells IFA_LOCAL of an IPv6 address only where there is another end.
+    return _ip(family, values.get(IFA_LOCAL) or values.get(IFA_ADDRESS, b""), "ifaddrmsg")

@@ -24,6 +24,7 @@ On a terminal two maps are for the tunnels in UDP that go on with an address whi
 
     away      that address . gateway   the address that it has instead, where packets leave
     home      address . gateway        the one that it has left, where packets arrive
+    (away6, home6: the same for IPv6)
 
 The kernel decides all but few packets with one or two hash lookups each; only ESP of a roaming SPI from an unknown
 source, in-tunnel messages, and what comes in the moment of a move reach the daemon.
@@ -80,17 +81,21 @@ SETS: Final = """
   set unproven{form} {{ typeof {target} . {spi}; flags timeout; }}"""
 
 # After the source translation of anybody else, and before connection tracking sees what arrives. Stateless: what a
-# connection is tracked by is the address that it began with.
+# connection is tracked by is the address that it began with. The checksum of UDP covers addresses: the kernel mends it.
 KEPT: Final = """
   map away {{ typeof ip saddr . ip daddr : ip saddr; }}
+  map away6 {{ typeof ip6 saddr . ip6 daddr : ip6 saddr; }}
   map home {{ typeof ip daddr . ip saddr : ip daddr; }}
+  map home6 {{ typeof ip6 daddr . ip6 saddr : ip6 daddr; }}
   chain away {{
     type filter hook postrouting priority srcnat + 10; policy accept;
     udp sport {{ {ike_port}, {natt} }} ip saddr set ip saddr . ip daddr map @away
+    udp sport {{ {ike_port}, {natt} }} ip6 saddr set ip6 saddr . ip6 daddr map @away6
   }}
   chain home {{
     type filter hook prerouting priority {priority} - 10; policy accept;
     udp dport {{ {ike_port}, {natt} }} ip daddr set ip daddr . ip saddr map @home
+    udp dport {{ {ike_port}, {natt} }} ip6 daddr set ip6 daddr . ip6 saddr map @home6
   }}"""
 
 HELD: Final = """{sets}
@@ -187,7 +192,9 @@ table inet {table} {{
   set bound6 {{ typeof esp spi . ip6 saddr; }}
   set carried {{ typeof @th,64,64; }}
   set departing {{ typeof ip saddr . ip daddr; }}
-  set arriving {{ typeof ip saddr . udp sport; }}{held}
+  set departing6 {{ typeof ip6 saddr . ip6 daddr; }}
+  set arriving {{ typeof ip saddr . udp sport; }}
+  set arriving6 {{ typeof ip6 saddr . udp sport; }}{held}
   chain spoken {{
     update @speakers {{ ipsec in spi {per_speaker} }} counter name {floods} drop
     queue to {messages}
@@ -212,6 +219,7 @@ table inet {table} {{
     type filter hook prerouting priority {priority}; policy accept;
     {held_down}udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
     udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
+    udp dport {natt} @th,64,32 0 ip6 saddr . udp sport @arriving6 jump carried
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
@@ -231,6 +239,7 @@ table inet {table} {{
     type filter hook output priority {priority}; policy accept;
     udp sport 500 udp dport 500 @th,64,64 @carried queue flags bypass to {ike}
     udp sport 500 udp dport 500 ip saddr . ip daddr @departing queue flags bypass to {ike}
+    udp sport 500 udp dport 500 ip6 saddr . ip6 daddr @departing6 queue flags bypass to {ike}
     udp sport {port} udp dport {port} jump sent
     icmp type echo-reply icmp id {identifier} @th,64,64 {magic} jump sent
     icmpv6 type echo-reply icmpv6 id {identifier} @th,64,64 {magic} jump sent
