@@ -140,10 +140,11 @@ shown() {
     fi
 }
 
-# Makes .roots/SUITE, from the mirror that this machine uses. Beside build/, because the guest reads build/ slowly.
+# Makes .roots/SUITE, from the mirror that this machine uses, or .roots/NAME for other packages: need_root SUITE [NAME
+# PACKAGES]. Beside build/, because the guest reads build/ slowly.
 need_root() {
-    suite=$1 root=.roots/$1
-    wanted=$(echo "$root_packages" | cksum)
+    suite=$1 root=.roots/${2:-$1} contents=${3:-$root_packages}
+    wanted=$(echo "$contents" | cksum)
     [ "$(cat "$root.made-from" 2>/dev/null)" = "$wanted" ] && return 0
     say "making $root"
     sources=/etc/apt/sources.list.d/debian.sources
@@ -152,7 +153,7 @@ need_root() {
     mkdir -p .roots
     sed -E "s/\\b(bookworm|trixie)/$suite/g" "$sources" >build/root.sources
     # shellcheck disable=SC2086 -- a list of names
-    shown mmdebstrap --variant=apt --include="$(echo $root_packages | tr ' ' ',')" "$suite" "$root" build/root.sources
+    shown mmdebstrap --variant=apt --include="$(echo $contents | tr ' ' ',')" "$suite" "$root" build/root.sources
     echo "$wanted" >"$root.made-from"
 }
 

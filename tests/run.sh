@@ -1,16 +1,19 @@
 #!/bin/sh
-# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|packages|lab|faults] [arguments for pytest]
+# All checks on a bare Debian 12: sudo sh tests/run.sh [PART] [arguments for pytest]
+# PART: lint, types, unit, packages, lab, faults, libreswan
 #
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name only: faults, the stories of things that break, ten minutes. Logs of failed scenarios: build/lab-logs/
+# By name only: faults, the stories of things that break, ten minutes; libreswan, those of another gateway, four minutes.
+# Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
 
 # Asked for by name; more of the packages by `packages`.
 later="--ignore=tests/lab/test_faults.py --ignore=tests/lab/test_kills.py --ignore=tests/lab/test_other_packages.py
+    --ignore=tests/lab/test_libreswan.py
     --deselect=tests/lab/test_packages.py::test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel
     --deselect=tests/lab/test_packages.py::test_the_single_file_takes_over_where_nothing_is_but_python_strongswan_and_nft"
 
@@ -83,6 +86,12 @@ faults)
     bootstrap lab
     part faults lab tests/lab/test_faults.py tests/lab/test_kills.py "$@"
     ;;
-*) die "no such part: $chosen (lint, types, unit, packages, lab, faults)" ;;
+libreswan)
+    bootstrap lab
+    install_packages mmdebstrap
+    need_root bookworm libreswan libreswan
+    part libreswan lab tests/lab/test_libreswan.py "$@"
+    ;;
+*) die "no such part: $chosen (lint, types, unit, packages, lab, faults, libreswan)" ;;
 esac
 [ -z "$failed" ] || die "failed:$failed"

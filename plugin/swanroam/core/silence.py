@@ -23,8 +23,8 @@ LISTEN_S: Final = 1.0
 LONGEST_S: Final = 8.0
 """The same while little is sent."""
 UNANSWERED: Final = 5
-"""Packets sent from one look to the next that nothing came in for. swanroam's own are fewer: HELLOs that nobody answers,
-and a dummy each 20 s."""
+"""Packets sent from one look to the next that nothing came in for. swanroam's own are fewer: HELLOs that nobody
+answers, and a dummy each 20 s."""
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
 

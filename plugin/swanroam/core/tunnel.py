@@ -1,8 +1,8 @@
 """A tunnel as decisions see it, and the phases it goes through.
 
 Terminal: a move takes a tunnel to UPDATING; the gateway's acknowledgement brings it back to STEADY. When there is
-nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, or is silent
-later, the tunnel is ABANDONED and charon builds it anew; that, a late answer or another move takes it back.
+nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, or is
+silent later, the tunnel is ABANDONED and charon builds it anew; that, a late answer or another move takes it back.
 
 Gateway: following a packet takes a tunnel to VALIDATING, also from VALIDATING: a terminal may move on before it
 answered. The answer, or the deadline, brings it to STEADY, on the new path or back on the last validated one.
