@@ -5,7 +5,7 @@
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name only: faults, the stories of things that break, ten minutes; libreswan, those of another gateway, four minutes.
+# By name only: faults, the stories of things that break, ten minutes; libreswan, those of another gateway, three minutes.
 # Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
