@@ -1,17 +1,19 @@
 #!/bin/sh
-# All checks on a bare Debian 12: sudo sh tests/run.sh [lint|types|unit|packages|lab|faults|compat] [arguments for pytest]
+# All checks on a bare Debian 12: sudo sh tests/run.sh [PART] [arguments for pytest]
+# PART: lint, types, unit, packages, lab, faults, libreswan, compat
 #
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name only: faults, the stories of things that break, ten minutes; and compat, the lab on each pair of a Debian and a
-# kernel (SWANROAM_SYSTEM and SWANROAM_KERNEL narrow both lists). Logs of failed scenarios: build/lab-logs/
+# By name only: faults, the stories of things that break; libreswan, those of another gateway; compat, the lab on each pair
+# of a Debian and a kernel (SWANROAM_SYSTEM and SWANROAM_KERNEL narrow both lists). Logs of failed scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
 
 # Asked for by name; more of the packages by `packages`.
 later="--ignore=tests/lab/test_faults.py --ignore=tests/lab/test_kills.py --ignore=tests/lab/test_other_packages.py
+    --ignore=tests/lab/test_libreswan.py
     --deselect=tests/lab/test_packages.py::test_a_purge_loses_no_packet_and_leaves_charon_its_tunnel
     --deselect=tests/lab/test_packages.py::test_the_single_file_takes_over_where_nothing_is_but_python_strongswan_and_nft"
 
@@ -42,7 +44,10 @@ lab() {
 compat() {
     case " $* " in
     *" tests/"*) ;;
-    *) set -- tests/lab --ignore=tests/lab/test_packages.py --ignore=tests/lab/test_other_packages.py "$@" ;;
+    *)
+        set -- tests/lab --ignore=tests/lab/test_packages.py --ignore=tests/lab/test_other_packages.py \
+            --ignore=tests/lab/test_libreswan.py "$@"
+        ;;
     esac
     mkdir -p build/compat
     worse=0
@@ -106,11 +111,17 @@ faults)
     bootstrap lab
     part faults lab tests/lab/test_faults.py tests/lab/test_kills.py "$@"
     ;;
+libreswan)
+    bootstrap lab
+    install_packages mmdebstrap
+    made_root bookworm .roots/libreswan libreswan
+    part libreswan lab tests/lab/test_libreswan.py "$@"
+    ;;
 compat)
     SWANROAM_LAB=guest
     bootstrap lab
     part compat compat "$@"
     ;;
-*) die "no such part: $chosen (lint, types, unit, packages, lab, faults, compat)" ;;
+*) die "no such part: $chosen (lint, types, unit, packages, lab, faults, libreswan, compat)" ;;
 esac
 [ -z "$failed" ] || die "failed:$failed"

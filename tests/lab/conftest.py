@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import figures, nat_figures, tables
-from tests.lab.charon import TunnelOptions
+from tests.lab.charon import Charon, TunnelOptions
+from tests.lab.hosts import Host
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -52,8 +53,12 @@ def make_world() -> Iterator[Callable[..., World]]:
     """Makes worlds that last as long as the module's stories."""
     with contextlib.ExitStack() as stack:
 
-        def make(topology: Topology | None = None, tunnel: TunnelOptions | None = None) -> World:
-            world = stack.enter_context(World(topology, tunnel))
+        def make(
+            topology: Topology | None = None,
+            tunnel: TunnelOptions | None = None,
+            gateway: Callable[[Host, TunnelOptions], Charon] | None = None,
+        ) -> World:
+            world = stack.enter_context(World(topology, tunnel, gateway))
             living.append(world)
             stack.callback(living.remove, world)
             stack.callback(_no_key_anywhere, world)

@@ -32,7 +32,13 @@ WORLDS = itertools.count()
 class World:
     """Everything in one place. Use as a context manager: it is gone afterwards, whatever happened."""
 
-    def __init__(self, topology: Topology | None = None, tunnel: TunnelOptions | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology | None = None,
+        tunnel: TunnelOptions | None = None,
+        gateway: Callable[[Host, TunnelOptions], Charon] | None = None,
+    ) -> None:
+        """`gateway` makes what is there in charon's place."""
         self.topology = topology or Topology()
         self.tunnel = tunnel or TunnelOptions()
         """How the tunnels are set up now."""
@@ -47,12 +53,12 @@ class World:
         self._roams: list[End] = []
         self.secrets = Secrets()
         try:
-            self._build()
+            self._build(gateway or (lambda host, options: Charon(host, options, gateway_connection(options))))
         except BaseException:
             self.close()
             raise
 
-    def _build(self) -> None:
+    def _build(self, gateway: Callable[[Host, TunnelOptions], Charon]) -> None:
         self.folder.mkdir(mode=0o700)
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._cleanup.callback(self._delete_namespaces)
@@ -67,7 +73,7 @@ class World:
         self.server = Host("server", spaces["server"], self.folder / "server")
         own(self.server)
         self.gateway = End("gateway", spaces["gateway"], self.folder / "gateway")
-        self.gateway.charon = Charon(self.gateway, self.tunnel, gateway_connection(self.tunnel))
+        self.gateway.charon = gateway(self.gateway, self.tunnel)
         self.gateway.swanroam = Swanroam(self.gateway, "gateway")
         own(self.gateway)
         self.nats: dict[str, NatOfLink] = {}
@@ -130,18 +136,20 @@ class World:
         for terminal in self.active:
             terminal.connect()
 
-    def roam(self, capability: str = "negotiate", *, mobike: bool | None = None, **settings: object) -> None:
+    def roam(
+        self, capability: str = "negotiate", *, mobike: bool | None = None, alone: bool = False, **settings: object
+    ) -> None:
         """Start swanroam on both ends and wait until every tunnel is ready to move.
 
-        `mobike`: what is to be said of that in the configuration, if anything.
+        `mobike`: what is to be said of that in the configuration, if anything. `alone`: not on the gateway.
         """
         if mobike is not None:
             settings["tunnels"] = {CONNECTION: {"mobike": mobike}}
         self._capability = capability
-        self._roams = self.ends
-        for end in self.ends:
+        self._roams = [*self.terminals] if alone else self.ends
+        for end in self._roams:
             end.swanroam.start(capability=capability, wait=False, **settings)
-        for end in self.ends:
+        for end in self._roams:
             end.swanroam.ready()
         for terminal in self.terminals:
             self.agreed(terminal)

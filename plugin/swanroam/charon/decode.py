@@ -23,6 +23,7 @@ WHAT: Final = "vici list-sas"
 DIGITS: Final = re.compile(r"[0-9]{1,20}")
 CACHE: Final = 4096
 """Addresses and selectors are the same in one listing after the other, and take most of the time to read."""
+MOST_PACKETS: Final = 2**64 - 1
 HEX_DIGITS: Final = re.compile(r"[0-9a-f]{1,16}")
 SELECTOR: Final = re.compile(
     r"(?P<net>[0-9a-fA-F.:]+/[0-9]{1,3}|[0-9a-fA-F.:]+\.\.[0-9a-fA-F.:]+|dynamic)?"
@@ -192,6 +193,8 @@ def _child_sa(section: _Section) -> ChildSa:
         ipcomp="cpi-in" in section.values,
         local_selectors=section.selectors("local-ts"),
         remote_selectors=section.selectors("remote-ts"),
+        packets_in=section.number("packets-in", MOST_PACKETS) if "packets-in" in section.values else 0,
+        packets_out=section.number("packets-out", MOST_PACKETS) if "packets-out" in section.values else 0,
     )
 
 

@@ -69,7 +69,8 @@ def alone(tunnel: Tunnel, settings: Settings) -> bool:
     """Whether the gateway follows this terminal by itself, with nothing but strongSwan.
 
     It does where it takes the terminal to be behind a NAT, which it is or pretends to be (`encap = yes`), and where the
-    tunnel is not charon's to move with MOBIKE: its kernel reports where authentic packets come from.
+    tunnel is not charon's to move with MOBIKE: its kernel reports where authentic packets come from. A gateway that is
+    not strongSwan and does not is found out by its silence (core/silence.py).
     """
     newest = tunnel.sas[0]
     served = _obstacle(tunnel, settings) is None and not tunnel.mobike

@@ -571,6 +571,9 @@ class Core:
                 return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
             case TimerKind.MISSING:
                 return self._missing.look(tunnel)
+            case TimerKind.SILENCE:
+                effects = self._apply(terminal.on_silence_timer(tunnel))
+                return (*effects, *self._recovery.begin(effects))
             case TimerKind.SETTLE:
                 return (*_released(tunnel), ListIkeSas())
             case TimerKind.LINGERING:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import encapsulation, mobike, natd, seeking, watching
+from swanroam.core import encapsulation, mobike, natd, seeking, silence, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.reach import choose
@@ -50,6 +50,7 @@ __all__ = [
     "on_keepalive_timer",
     "on_move_finished",
     "on_move_refused",
+    "on_silence_timer",
     "on_update_timer",
     "reestablish",
 ]
@@ -122,15 +123,16 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     tunnel = tunnel.moved(event.at_s, event.new, flight.trigger, event.duration_s)
     tunnel = replace(tunnel, update_sequence=tunnel.update_sequence + 1, nat=Nat.UNKNOWN)
     acknowledged: tuple[Effect, ...] = ()
+    listening: tuple[Effect, ...] = ()
     if flight.trigger is Trigger.GATEWAY:
         acknowledged = seeking.acknowledgement(tunnel, message_addresses(tunnel, port))
     else:
         tunnel = replace(tunnel, sought=())
     if flight.kept is None:
-        tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None)
+        tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None, listening=None)
     else:
         here = event.new.local.address
-        tunnel = replace(tunnel, path=path, actual=None if here == flight.kept else here)
+        tunnel, listening = silence.begin(replace(tunnel, path=path, actual=None if here == flight.kept else here))
     tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
     informing = StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
     settling = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S)
@@ -140,6 +142,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         watching.watch(tunnel),
         *((DropAddress(tunnel.key),) if left else ()),
         *((informing, settling) if flight.kept is None else ()),
+        *listening,
         *mobike.hold(tunnel),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
@@ -205,6 +208,15 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
     if tunnel.mobike:
         return advance(tunnel.validated(value=False), Signal.ASSUMED), (Persist(tunnel.key),)
     return advance(tunnel.validated(value=False), Signal.GAVE_UP), (reestablish(tunnel), Persist(tunnel.key))
+
+
+def on_silence_timer(tunnel: Tunnel) -> Step:
+    """Give up where a gateway that was to follow by itself is not heard of."""
+    looked = silence.look(tunnel)
+    if looked is not None:
+        return looked
+    tunnel = advance(replace(tunnel, listening=None).validated(value=False), Signal.GAVE_UP)
+    return tunnel, (reestablish(tunnel), Persist(tunnel.key))
 
 
 def reestablish(tunnel: Tunnel) -> Reestablish:

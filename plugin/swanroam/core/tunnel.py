@@ -1,8 +1,8 @@
 """A tunnel as decisions see it, and the phases it goes through.
 
 Terminal: a move takes a tunnel to UPDATING; the gateway's acknowledgement brings it back to STEADY. When there is
-nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, the
-tunnel is ABANDONED and charon builds it anew; that, a late answer or another move takes it back.
+nobody to acknowledge (capability `configured`) the last dummy ASSUMES so. When the gateway does not answer, or is
+silent later, the tunnel is ABANDONED and charon builds it anew; that, a late answer or another move takes it back.
 
 Gateway: following a packet takes a tunnel to VALIDATING, also from VALIDATING: a terminal may move on before it
 answered. The answer, or the deadline, brings it to STEADY, on the new path or back on the last validated one.
@@ -20,7 +20,17 @@ from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress, Origin, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, TunnelKey
 
-__all__ = ["CARRYING", "TRANSITIONS", "LastMove", "Phase", "Signal", "Tunnel", "advance", "inner_addresses"]
+__all__ = [
+    "CARRYING",
+    "TRANSITIONS",
+    "LastMove",
+    "Listening",
+    "Phase",
+    "Signal",
+    "Tunnel",
+    "advance",
+    "inner_addresses",
+]
 
 
 class Phase(StrEnum):
@@ -54,6 +64,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Phase]] = {
     (Phase.ABANDONED, Signal.REBUILT): Phase.STEADY,
     (Phase.UPDATING, Signal.ASSUMED): Phase.STEADY,
     (Phase.UPDATING, Signal.GAVE_UP): Phase.ABANDONED,
+    (Phase.STEADY, Signal.GAVE_UP): Phase.ABANDONED,
     (Phase.STEADY, Signal.FOLLOWED): Phase.VALIDATING,
     (Phase.VALIDATING, Signal.FOLLOWED): Phase.VALIDATING,
     (Phase.VALIDATING, Signal.VALIDATED): Phase.STEADY,
@@ -82,6 +93,16 @@ class LastMove:
     duration_s: float
     validated: bool | None
     """Acknowledged (terminal) or answered the challenge (gateway); None while, or where, nobody can say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """What is known of whether the gateway has followed a move that nobody acknowledges (core/silence.py)."""
+
+    looks: int = 0
+    """How often that was looked at."""
+    before: Mapping[int, tuple[int, int]] | None = None
+    """Packets received and sent until the last look, by inbound SPI; None until there is a look after the move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +155,8 @@ class Tunnel:
     """Terminal: where it really is, where charon and the kernel go on with the address that it had."""
     alone: bool = False
     """Terminal: the gateway follows by itself, so moves need no agreement."""
+    listening: Listening | None = None
+    """Terminal: since a move that nobody acknowledges, until the gateway was heard of."""
     mobike: bool | None = None
     """Whether charon moves it, too, and has the last word (core/mobike.py); None where that cannot be told."""
     charon: Path | None = None

@@ -68,6 +68,8 @@ class TimerKind(StrEnum):
     """To keep a NAT from forgetting a tunnel that charon does not know to be behind one."""
     LINGERING = "lingering"
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
+    SILENCE = "silence"
+    """To see whether a gateway that acknowledges nothing is heard of after a move."""
     LEAVING = "leaving"
     """To stop letting packets from the previous source through."""
     ANNOUNCE = "announce"

@@ -92,6 +92,9 @@ class ChildSa:
     """Whether packets are compressed (RFC 3173): there is a second state, of IPComp, for each ESP state."""
     local_selectors: tuple[Selector, ...] = ()
     remote_selectors: tuple[Selector, ...] = ()
+    packets_in: int = field(default=0, compare=False)
+    """Packets that the kernel took in when charon was asked; they make no other CHILD_SA of it."""
+    packets_out: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
