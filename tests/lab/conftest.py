@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab import figures, nat_figures, tables
 from tests.lab.charon import Charon, TunnelOptions
+from tests.lab.claims import is_ours
 from tests.lab.hosts import Host
 from tests.lab.topology import Topology
 from tests.lab.world import World
@@ -46,6 +47,12 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
     record_testsuite_property("strongSwan", said.split()[1])
     record_testsuite_property("Linux", platform.release())
     record_testsuite_property("Python", platform.python_version())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Pass over a story that another guest tells."""
+    return None if is_ours(item) else True
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from tests.lab.stories import survives_a_move
 from tests.lab.topology import INNER_POOL
 from tests.lab.world import End, World
 
+TOGETHER = "table of faults"
+
 sides = pytest.mark.parametrize("side", ["terminal", "gateway"])
 GUEST = bool(os.environ.get("SWANROAM_LAB_GUEST"))
 HOUR_NS = 3600 * 10**9

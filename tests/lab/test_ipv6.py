@@ -25,6 +25,8 @@ from tests.lab.stories import (
 from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6, Topology
 from tests.lab.world import World
 
+TOGETHER = "figures of NATs"
+
 MOVES = 3
 OVER6 = TunnelOptions(gateway=GATEWAY_WAN6, inner=(4, 6))
 BOTH = {CONNECTION: {"gateway_addresses": [GATEWAY_WAN, GATEWAY_WAN6]}}

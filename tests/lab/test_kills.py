@@ -9,6 +9,8 @@ from tests.lab.faults import faulty
 from tests.lab.stories import survives_a_move
 from tests.lab.world import World
 
+TOGETHER = "table of faults"
+
 # What an end does in a move that goes well, in this order; being killed after one is being killed before the next.
 TERMINAL = [
     "MoveStates",

@@ -25,6 +25,8 @@ from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rek
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
+TOGETHER = "figures of NATs"
+
 PUBLIC, NATTED = "wlan0", "lte0"
 
 

@@ -16,6 +16,8 @@ from tests.lab.nats import Nat
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
+TOGETHER = "figures of NATs"
+
 OVERLAPPING, CARRIER = "wlan0", "lte0"
 IDLE_S = 5
 

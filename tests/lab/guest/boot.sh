@@ -15,8 +15,10 @@ shift 4
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 mkdir -p "$artifacts"
-order=$artifacts/.guest-command status=$artifacts/.guest-status
-rm -f "$status"
+# Of this guest: there may be others at the same time.
+order=$artifacts/.guest-$$
+status=$order.status
+trap 'rm -f "$order" "$status"' EXIT
 {
     printf 'cd "%s" || exit 125\nexec' "$checkout"
     for word; do printf " '%s'" "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done
@@ -28,7 +30,7 @@ rm -f "$status"
 as_program() {
     last=$(taskset -cp $$ | sed 's/.*[ ,-]//')
     timeout 3600 taskset -c "$last" "$kernel" mem=2G quiet rootfstype=hostfs ro init="$here/inside.sh" -- "$artifacts" "$checkout" \
-        ${system:+"$system"}
+        "$order" ${system:+"$system"}
 }
 
 # --disable-kvm: on hosts that are virtual machines themselves /dev/kvm may be there and the guest hang in it.
@@ -42,10 +44,11 @@ emulated() {
         --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
         --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
         --append "no5lvl mitigations=off tsc=reliable clocksource=tsc random.trust_cpu=on" \
-        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$system'"
+        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$order' '$system'"
 }
 
 # cat: QEMU opens its output anew, and would truncate a file.
 case $kernel in */*) as_program ;; *) emulated ;; esac </dev/null 2>&1 | cat
 [ -s "$status" ] || { echo "the guest kernel $kernel ended before the command did" >&2; exit 125; }
-exit "$(cat "$status")"
+result=$(cat "$status")
+exit "$result"

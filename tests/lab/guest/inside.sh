@@ -1,8 +1,8 @@
 #!/bin/sh
-# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT [SYSTEM]. Makes a root that is writable, runs
-# the command and leaves its exit status. As the first process of all it has everything to make, and ends the guest.
+# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER [SYSTEM]. Makes a root that is
+# writable, runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of all it has everything to make, and ends the guest.
 set -u
-artifacts=$1 checkout=$2 system=${3:-}
+artifacts=$1 checkout=$2 order=$3 system=${4:-}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
 # The kernel that is a program reads the files of its machine by itself.
@@ -52,6 +52,6 @@ if [ $$ = 1 ]; then mount -t hostfs -o "$artifacts" artifacts "$root$artifacts";
 
 # Python compiles each module once for the whole boot, into the layer.
 unset PYTHONDONTWRITEBYTECODE
-SWANROAM_LAB_GUEST=1 chroot $root sh "$artifacts/.guest-command"
-echo "$?" >"$root$artifacts/.guest-status"
+SWANROAM_LAB_GUEST=1 chroot $root sh "$order"
+echo "$?" >"$root$order.status"
 [ $$ != 1 ] || exec poweroff -ff
