@@ -30,7 +30,7 @@ trap 'rm -f "$order" "$status"' EXIT
 as_program() {
     last=$(taskset -cp $$ | sed 's/.*[ ,-]//')
     timeout 3600 taskset -c "$last" "$kernel" mem=2G quiet rootfstype=hostfs ro init="$here/inside.sh" -- "$artifacts" "$checkout" \
-        "$order" ${system:+"$system"}
+        "$order" "${system:-/}"
 }
 
 # --disable-kvm: on hosts that are virtual machines themselves /dev/kvm may be there and the guest hang in it.
@@ -44,7 +44,7 @@ emulated() {
         --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
         --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
         --append "no5lvl mitigations=off tsc=reliable clocksource=tsc random.trust_cpu=on" \
-        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$order' '$system'"
+        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$order' '${system:-/}'"
 }
 
 # cat: QEMU opens its output anew, and would truncate a file.

@@ -1,8 +1,8 @@
 #!/bin/sh
-# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER [SYSTEM]. Makes a root that is
+# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER SYSTEM. Makes a root that is
 # writable, runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of all it has everything to make, and ends the guest.
 set -u
-artifacts=$1 checkout=$2 order=$3 system=${4:-}
+artifacts=$1 checkout=$2 order=$3 system=$4
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
 # The kernel that is a program reads the files of its machine by itself.
@@ -41,7 +41,7 @@ if [ $$ = 1 ]; then from_nothing; else emulated; fi
 mkdir /run/layer
 mount -t tmpfs -o mode=755 layer /run/layer
 layered root "$system" $root
-if [ -n "$system" ]; then
+if [ "$system" != / ]; then
     layered checkout "$checkout" "$root$checkout"
     mount --bind $root/venv "$root$checkout/.venv"
 fi
