@@ -1,6 +1,7 @@
 #!/bin/sh
-# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER SYSTEM. Makes a root that is
-# writable, runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of all it has everything to make, and ends the guest.
+# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER SYSTEM. Makes a root that is writable,
+# runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of all it has
+# everything to make, and ends the guest.
 set -u
 artifacts=$1 checkout=$2 order=$3 system=$4
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
