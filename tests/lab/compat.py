@@ -42,7 +42,9 @@ def read(path: Path) -> Column:
     modules: dict[str, Counter[str]] = {}
     failed: dict[str, list[str]] = {}
     for case in suite.iter("testcase"):
-        module, name = case.attrib["classname"].rpartition(".")[2], case.attrib["name"]
+        # tests.lab.test_x, or tests.lab.test_x.TestY
+        module = next(part for part in case.attrib["classname"].split(".") if part.startswith("test_"))
+        name = case.attrib["name"]
         outcomes = {OUTCOMES[child.tag] for child in case if child.tag in OUTCOMES}
         # Of a story that failed and whose world could not be taken down there are two entries.
         outcome = min(outcomes, default="passed")

@@ -10,7 +10,7 @@ RESULTS = """<testsuites><testsuite name="pytest" timestamp="2026-11-26T23:00:00
 <testcase classname="tests.lab.test_streams" name="test_another"><skipped message="no ESP"/></testcase>
 <testcase classname="tests.lab.test_nat" name="test_one"><failure message="it broke">...</failure></testcase>
 <testcase classname="tests.lab.test_nat" name="test_one"><error message="so did its world">...</error></testcase>
-<testcase classname="tests.lab.test_nat" name="test_two[a.b]"/>
+<testcase classname="tests.lab.test_nat.TestBoth" name="test_two[a.b]"/>
 </testsuite></testsuites>"""
 
 

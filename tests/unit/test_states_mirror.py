@@ -214,7 +214,8 @@ def test_a_policy_that_the_kernel_does_not_find_is_carried_by_one_that_no_packet
     mirror.load([message(replace(policy(Direction.OUT, 9), mark=Mark(1, 1), if_id=5, priority=10))])
     (known,) = mirror.of_reqid(REQID)
 
-    carrier, migrate, moved, gone = Steps(path(OLD), path(NEW), {REQID}).step(known, REQID).requests
+    step = Steps(path(OLD), path(NEW), {REQID}).step(known, REQID)
+    carrier, migrate, moved, gone = step.requests
 
     added = Policy.unpack(carrier.payload)
     assert (added.selector.protocol, added.priority, added.mark, added.if_id) == (253, 0, None, 5)
@@ -223,6 +224,7 @@ def test_a_policy_that_the_kernel_does_not_find_is_carried_by_one_that_no_packet
     there = (replace(known.policy.templates[0], source=NEW),)
     assert Policy.unpack(moved.payload) == replace(known.policy, templates=there)
     assert (gone.type, PolicyId.unpack(gone.payload).selector) == (Msg.DELPOLICY, added.selector)
+    assert [Policy.unpack(undo.payload) for undo in step.undo] == [known.policy]
 
 
 def test_the_mark_of_a_policy_for_what_goes_out_is_found_by_inner_addresses() -> None:

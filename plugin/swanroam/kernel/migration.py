@@ -64,13 +64,17 @@ class Step:
         migrate = Request("migrate", Msg.MIGRATE, self.payload)
         if self.carrier is None:
             return (migrate,)
-        moved = replace(self.policy.policy, templates=_at(self.policy, self.ends))
         return (
             Request("carrier", Msg.UPDPOLICY, self.carrier.pack()),
             migrate,
-            Request("policy", Msg.UPDPOLICY, moved.pack()),
+            _set(self.policy, self.ends),
             Request("remove carrier", Msg.DELPOLICY, self.carrier.id.pack()),
         )
+
+    @property
+    def undo(self) -> tuple[Request, ...]:
+        """What has the policy where it was, when the message was refused: one that is carried was set all the same."""
+        return (_set(self.policy, self.policy.ends),) if self.carrier else ()
 
     def __str__(self) -> str:
         policy = self.policy.policy
@@ -201,6 +205,10 @@ def _carrier(policy: MirroredPolicy) -> Policy:
         destination_port_mask=0,
     )
     return replace(ours, selector=selector, priority=0, mark=None, templates=_at(policy, policy.ends))
+
+
+def _set(policy: MirroredPolicy, ends: tuple[Ends, ...]) -> Request:
+    return Request("policy", Msg.UPDPOLICY, replace(policy.policy, templates=_at(policy, ends)).pack())
 
 
 def _at(policy: MirroredPolicy, ends: tuple[Ends, ...]) -> tuple[Template, ...]:

@@ -466,15 +466,17 @@ class KernelStates:
             self._transactions.transact(go + uncover)
             raise
         failure = None
+        undo: list[Request] = []
         told = iter(answers)
         for one in steps:
             codes = [answer.code for answer in islice(told, len(one.requests))]
             if any(codes):
                 failure = failure or KernelRefused(str(one), next(filter(None, codes)))
+                undo += one.undo
             else:
                 self._mirror.moved(one.policy.policy.index, one.ends)
         if failure:
-            self._transactions.transact(uncover)
+            self._transactions.transact([*undo, *uncover])
         else:
             self._refits.see_to(behind, list(islice(told, len(behind))))
         return failure
