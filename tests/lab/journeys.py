@@ -171,9 +171,13 @@ def tidies_up(journey: Journey, kinds: tuple[str, str]) -> None:
     assert not journey.leftovers()
 
 
-def survives_a_kill(journey: Journey, kind: str) -> None:
-    """A killed daemon leaves the tunnel working away from home, and nothing that the next one does not clean."""
-    world, terminal = journey.world, journey.terminal
+def survives_a_kill(world: World, variant: Variant, link: str, kind: str) -> None:
+    """A killed daemon leaves the tunnel working away from home, and nothing that the next one does not clean.
+
+    The next one takes the kept address away before it keeps it anew. A gateway that asks in that moment whether the
+    terminal is there finds it where it really is, and the terminal's charon follows: as good, but nothing is kept then.
+    """
+    journey, terminal = begin(world, variant, link, dpd_delay_s=60), world.terminal
     journey.goes_on(kind, terminal.move)
     terminal.swanroam.kill()
     with world.both_ways():

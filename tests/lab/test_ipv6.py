@@ -200,7 +200,7 @@ class TestInUdp:
     def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
         self, world: World, variant: Variant
     ) -> None:
-        survives_a_kill(begin(world, variant, "wlan0"), IN_UDP6)
+        survives_a_kill(world, variant, "wlan0", IN_UDP6)
 
     def test_strongswan_alone_moves_with_mobike_for_comparison(self, world: World) -> None:
         world.begin_without_swanroam(replace(OVER6, mobike=True, roam_events=True, encap=True))

@@ -82,7 +82,7 @@ def test_nothing_is_left_of_the_first_address_when_it_comes_back_or_the_daemon_s
 def test_a_killed_daemon_leaves_the_tunnel_working_and_nothing_that_the_next_one_does_not_clean(
     world: World, variant: Variant
 ) -> None:
-    survives_a_kill(begin(world, variant, PUBLIC), APPEARS)
+    survives_a_kill(world, variant, PUBLIC, APPEARS)
 
 
 @pytest.mark.parametrize(
