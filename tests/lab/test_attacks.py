@@ -61,6 +61,19 @@ def on_path(world: World, terminal: Terminal, source: str, limit: str = "") -> c
     return rules(world.router.namespace, "prerouting priority -300", rule)
 
 
+@contextlib.contextmanager
+def large_packets(world: World) -> Iterator[None]:
+    """Between gateway and router: a slow machine takes a millisecond for each packet, however large it is."""
+    ends = (world.gateway, world.router)
+    try:
+        for end in ends:
+            end.show("ip link set wan mtu 9000")
+        yield
+    finally:
+        for end in ends:
+            end.show("ip link set wan mtu 1500")
+
+
 ONE = "limit rate 1/hour burst 1 packets"
 
 
@@ -265,7 +278,7 @@ def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_se
             "send", "bulk", source=SERVER, destination=terminal.inner, port=7997, interval_ms=2.0, size=60_000
         )
         began_ns = time.monotonic_ns()
-        with on_path(world, terminal, ATTACKER):
+        with large_packets(world), on_path(world, terminal, ATTACKER):
             away_s = away(world, terminal)
         world.server.agent.do("stop", "bulk")
         up.flows()

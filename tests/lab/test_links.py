@@ -48,7 +48,7 @@ def test_a_better_link_is_taken_while_the_other_works_and_nothing_late_is_lost(w
         moves.append(moved)
         assert (moved.same_keys, moved.ike_packets, moved.up_lost) == (True, 0, 0)
         assert not world.capture.cleartext(move.began_ns)
-        assert world.capture.esp_to(move.old, move.usable_ns), "the gateway followed before anything came late"
+        assert world.capture.esp_to(move.old, move.began_ns), "the gateway followed before anything came late"
         assert without_state(world) == missed
     figures = medians("a better link while the other works", moves)
     measured.append(figures)
