@@ -157,6 +157,11 @@ class FakeKernel(Refusing, Bell):
         self.note("lost", places)
         return tuple(child.spi_out for child in children if child.spi_out in self.gone)
 
+    def forget(self, children: Sequence[ChildSa], path: Path) -> None:
+        """Delete them."""
+        del children
+        self.note("forget", path)
+
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the next packet reported."""
         del children

@@ -64,14 +64,14 @@ def on_path(world: World, terminal: Terminal, source: str, limit: str = "") -> c
 @contextlib.contextmanager
 def large_packets(world: World) -> Iterator[None]:
     """Between gateway and router: a slow machine takes a millisecond for each packet, however large it is."""
-    ends = (world.gateway, world.router)
+    ends = ((world.gateway, "wan0"), (world.router, "wan"))
     try:
-        for end in ends:
-            end.show("ip link set wan mtu 9000")
+        for end, link in ends:
+            end.show(f"ip link set {link} mtu 9000")
         yield
     finally:
-        for end in ends:
-            end.show("ip link set wan mtu 1500")
+        for end, link in ends:
+            end.show(f"ip link set {link} mtu 1500")
 
 
 ONE = "limit rate 1/hour burst 1 packets"

@@ -601,6 +601,14 @@ def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_
     assert f"spi 0x{UP:08x}" not in xfrm(TERMINAL, "state")
 
 
+def test_the_states_of_a_tunnel_that_is_gone_are_deleted_where_they_are_and_missed_by_nobody(tunnel: Tunnel) -> None:
+    for _ in range(2):
+        tunnel.terminal.forget(tunnel.children, path(NEW, GATE))
+    assert places(TERMINAL) == Counter({f"{GATE} {OLD}": 1})
+    tunnel.terminal.forget(tunnel.children, path(OLD, GATE))
+    assert places(TERMINAL) == Counter()
+
+
 def test_the_half_that_was_moved_is_moved_back(tunnel: Tunnel) -> None:
     # A second CHILD_SA whose inbound state cannot move; the first one can, and has been when the second is refused.
     more = states_text(UP + 16, DOWN + 16, reqid=8) + policies_text(TERMINAL, "10.9.0.5", BEHIND, reqid=8)

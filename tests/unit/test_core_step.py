@@ -9,6 +9,7 @@ from swanroam.core.step import ASTRAY_S, BARE_S, LINGERING_S
 from swanroam.core.tunnel import LastMove, Phase, Tunnel
 from swanroam.model.effects import (
     CapabilityChanged,
+    DeleteStates,
     Forget,
     GiveVerdict,
     InformCharon,
@@ -154,6 +155,16 @@ def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its
     desk.later(BARE_S)
     desk.listed(replace(rekeyed, children=()), complete=False)
     assert desk.tunnel.capability is Capability.NEGOTIATED, "the time counts anew"
+
+
+@ROLES
+@pytest.mark.parametrize("where", [A, B])
+def test_what_charon_would_not_find_of_a_tunnel_that_ended_is_deleted(role: Role, where: IPAddress) -> None:
+    desk = Desk(role)
+    desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, where)})
+    children = desk.tunnel.children
+    left = some(DeleteStates, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1)))
+    assert left == ([DeleteStates(key=KEY, children=children, path=path(role, B))] if where == B else [])
 
 
 @ROLES

@@ -18,6 +18,7 @@ from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
+    DeleteStates,
     DropAddress,
     Effect,
     Forget,
@@ -208,6 +209,8 @@ class Performer:
                 self.world.kernel.remind(children, path)
             case AlignStates(children=children, old=old, path=path):
                 self.world.kernel.align(children, old, path)
+            case DeleteStates(children=children, path=path):
+                self.world.kernel.forget(children, path)
             case LookForStates(key=key, children=children, places=places):
                 lost = self.world.kernel.lost(children, places)
                 self._events.append(StatesLookedFor(at_s=self.world.clock(), key=key, lost=lost))

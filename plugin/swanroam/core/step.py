@@ -22,6 +22,7 @@ from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
     CapabilityChanged,
+    DeleteStates,
     DropAddress,
     Effect,
     Forget,
@@ -357,7 +358,8 @@ class Core:
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
         kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
-        return (*verdicts, *stops, *kept, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
+        left = () if followed(tunnel) else (DeleteStates(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
+        return (*verdicts, *stops, *kept, *left, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""

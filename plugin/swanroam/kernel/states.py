@@ -241,6 +241,12 @@ class KernelStates:
         found = {ident.spi for ident in idents if not self._is_lost(ident)}
         return tuple(dict.fromkeys(ident.spi for ident in idents if ident.spi not in found))
 
+    def forget(self, children: Sequence[ChildSa], path: Path) -> None:
+        """Delete the states of CHILD_SAs on a path, where there are any."""
+        self._pump()
+        for ident in (*self._outbound(children, path.remote.address), *self._inbound(children, path.local.address)):
+            self.delete(ident.destination, ident.spi, mark=ident.mark)
+
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the source of the next packet on each inbound state (XFRM_MSG_MAPPING).
 

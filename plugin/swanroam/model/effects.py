@@ -12,6 +12,7 @@ __all__ = [
     "AlignStates",
     "Announcement",
     "CapabilityChanged",
+    "DeleteStates",
     "DropAddress",
     "Effect",
     "Forget",
@@ -245,6 +246,15 @@ class Reestablish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteStates:
+    """Delete what is left of a tunnel that is gone where charon, which had not followed yet, does not look for it."""
+
+    key: TunnelKey
+    children: tuple[ChildSa, ...]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LookForStates:
     """See whether outbound states are there, and remove larval ones in their place; answered by StatesLookedFor."""
 
@@ -338,6 +348,7 @@ Effect = (
     | InformCharon
     | RemindCharon
     | AlignStates
+    | DeleteStates
     | LookForStates
     | SendMessage
     | SendDummy
