@@ -25,6 +25,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import CharonLost, IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import Hello
+from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, Mode, Nat, Role, TunnelKey
 from tests.support.values import (
     INNER,
