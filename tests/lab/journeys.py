@@ -200,7 +200,7 @@ def rehearse(world: World) -> None:
             move = world.terminal.move()
             for stream in (up, down):
                 stream.flows(move.usable_ns)
-        agrees(world, world.terminal, Wanted(charon=False))
+    agrees(world, world.terminal, Wanted(charon=False))
 
 
 def natted(terminal: Terminal, variant: Variant) -> bool:
