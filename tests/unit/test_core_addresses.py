@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from swanroam.core.addresses import ANNOUNCE_DELAYS_S
-from swanroam.core.gateway import INFORM_S
 from swanroam.core.settings import TunnelSettings
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
@@ -163,7 +162,7 @@ def test_it_is_told_again_until_it_acknowledges_and_then_charon_follows() -> Non
         assert timers(again, TimerKind.ANNOUNCE) == [delay_s]
     assert desk.message(GatewayMovedAck(sequence=first.sequence - 1)) == ()
     effects = desk.message(GatewayMovedAck(sequence=first.sequence))
-    assert timers(effects, TimerKind.INFORM) == [INFORM_S]
+    assert timers(effects, TimerKind.INFORM) == [0.0], "its charon goes on sending from where the tunnel was"
     assert desk.tunnel.last_move is not None
     assert desk.tunnel.last_move.validated is True
     informed = one(InformCharon, desk.expired(TimerKind.INFORM))
@@ -194,6 +193,20 @@ def test_of_an_address_that_still_works_the_terminal_is_told_and_what_it_does_mo
     desk.message(PathResponse(nonce=desk.tunnel.nonce))
     assert timers(desk.message(GatewayMovedAck(sequence=message.sequence)), TimerKind.INFORM) == []
     assert desk.tunnel.announcements == 0
+
+
+def test_a_terminal_whose_charon_took_the_tunnel_back_is_told_again_that_the_address_is_on_its_way_out() -> None:
+    desk = gateway(GATEWAY, SECOND)
+    message = announced(has(desk, homes(SECOND, deprecated=[GATEWAY])))
+    desk.held(A, packet_id=1, own=SECOND)
+    desk.moved(one(MoveStates, desk.verified(1, 10)))
+    assert timers(desk.message(PathResponse(nonce=desk.tunnel.nonce)), TimerKind.INFORM) == [0.0]
+    desk.message(GatewayMovedAck(sequence=message.sequence))
+    desk.now_s += 1.0
+    desk.held(A, packet_id=2, own=GATEWAY)
+    back = desk.moved(one(MoveStates, desk.verified(2, 20)))
+    (again,) = (each for each in messages(back) if isinstance(each, GatewayMoved))
+    assert (again.addresses, again.sequence > message.sequence) == ((SECOND,), True)
 
 
 def test_the_operator_renumbers_by_configuration_as_well() -> None:

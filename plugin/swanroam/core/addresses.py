@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from swanroam.core.allow import outside
-from swanroam.core.gateway import INFORM_S, SETTLE_S
+from swanroam.core.gateway import SETTLE_S, informing
 from swanroam.core.inner import message_addresses
 from swanroam.core.tunnel import Tunnel
 from swanroam.core.watching import move, watch
@@ -88,7 +88,9 @@ def consider(tunnel: Tunnel, own: OwnAddresses, configured: Collection[IPAddress
             return tunnel, ()  # the terminal is where it is
         new = replace(tunnel.path, local=Endpoint(addresses[0], present.port))
         return tunnel, (move(tunnel, new, Trigger.GATEWAY),)
-    if not tunnel.gateways or set(addresses) == set(tunnel.gateways):
+    # Back where it is not to be, it was pulled: by its charon, which had not followed yet.
+    pulled = present.address not in addresses and not tunnel.announcements
+    if not tunnel.gateways or (set(addresses) == set(tunnel.gateways) and not pulled):
         return tunnel, ()
     return _announce(tunnel, addresses, at_s, port)
 
@@ -131,8 +133,7 @@ def on_ack(tunnel: Tunnel, ack: GatewayMovedAck) -> Step:
     tunnel = replace(tunnel, announcements=0)
     if not tunnel.untold or tunnel.last_move is None or tunnel.last_move.trigger is not Trigger.GATEWAY:
         return tunnel, (stop,)
-    informing = StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
-    return tunnel.validated(value=True), (stop, informing, Persist(tunnel.key))
+    return tunnel.validated(value=True), (stop, informing(tunnel), Persist(tunnel.key))
 
 
 def _agreed(tunnel: Tunnel) -> bool:

@@ -47,6 +47,7 @@ __all__ = [
     "LEAVING_S",
     "SETTLE_S",
     "inform_charon",
+    "informing",
     "on_held",
     "on_leaving_timer",
     "on_move_finished",
@@ -124,7 +125,7 @@ def on_move_finished(
         effects.extend(challenge)
     else:
         tunnel = replace(tunnel, validated_path=event.new, untold=True)
-        effects.append(_informing(tunnel))
+        effects.append(informing(tunnel))
     verdict = () if packet_id is None else (GiveVerdict(packet_id=packet_id),)
     return tunnel, (
         *verdict,
@@ -193,7 +194,7 @@ def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
     tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, distrusted=distrusted, untold=True)
     return tunnel, (
         StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
-        _informing(tunnel),
+        informing(tunnel),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
         Persist(tunnel.key),
     )
@@ -248,8 +249,13 @@ def _left(tunnel: Tunnel, claimed: Endpoint) -> Path | None:
     return None
 
 
-def _informing(tunnel: Tunnel) -> StartTimer:
-    return StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
+def informing(tunnel: Tunnel) -> StartTimer:
+    """When charon is told: at once where it is at another address of ours.
+
+    What it sends from there, as dead peer detection does, has the terminal's charon take the tunnel back.
+    """
+    here = tunnel.path.local.address == tunnel.sas[0].path.local.address
+    return StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S if here else 0.0)
 
 
 def _ack(tunnel: Tunnel) -> UpdateAck:
