@@ -293,12 +293,14 @@ def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_se
     untold = sum(packet.length for packet in packets if packet.at_ns < first_ns + UNTOLD_NS)
     counted_at_most = BUDGET_BYTES + REFILL_BYTES_PER_S * lasted_s
     assert lasted_s < DEADLINE_S + 1.5
-    assert got > BUDGET_BYTES, "more was to be had than the budget"
+    after = rejections(world)
+    # The move that was undone is one; the others were beyond the budget, of which stories before may have spent a part.
+    assert after["not-validated"] > before.get("not-validated", 0) + 1, "more was to be had than the budget"
     assert got <= counted_at_most * FRAGMENTED + untold
     agrees(world, terminal)
     figures = f"{got / 1e6:.2f} MB in {lasted_s:.1f} s, {untold / 1e6:.2f} of them in the first 50 ms"
     row = (f"own tunnel: pointed at a victim, which got {figures}", 1, 1, f"{away_s:.1f}")
-    ATTACKS.append((*row, counted(before, rejections(world))))
+    ATTACKS.append((*row, counted(before, after)))
 
 
 def test_a_terminal_outside_of_the_allowed_networks_is_not_followed_until_it_is_back(world: World) -> None:
