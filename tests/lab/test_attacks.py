@@ -63,19 +63,6 @@ def on_path(
     return rules(world.router.namespace, "prerouting priority -300", rule, *more)
 
 
-@contextlib.contextmanager
-def large_packets(world: World) -> Iterator[None]:
-    """Between gateway and router: a slow machine takes most of a millisecond for a packet, however large it is."""
-    ends = ((world.gateway, "wan0"), (world.router, "wan"))
-    try:
-        for end, link in ends:
-            end.show(f"ip link set {link} mtu 9000")
-        yield
-    finally:
-        for end, link in ends:
-            end.show(f"ip link set {link} mtu 1500")
-
-
 ONE = "limit rate 1/hour burst 1 packets"
 
 
@@ -281,7 +268,7 @@ def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_se
         )
         began_ns = time.monotonic_ns()
         # What gets there was counted on the way, and is spared the rest of it.
-        with large_packets(world), on_path(world, terminal, ATTACKER, "", f"ip daddr {ATTACKER} drop"):
+        with on_path(world, terminal, ATTACKER, "", f"ip daddr {ATTACKER} drop"):
             away_s = away(world, terminal)
         world.server.agent.do("stop", "bulk")
         up.flows()
