@@ -32,8 +32,6 @@ BUDGET_BYTES = (4 << 20) + REFILL_BYTES_PER_S
 """The bucket that nft_limit.c makes of `256 kbytes/second burst 4 mbytes`: the burst, and one second of the rate."""
 FRAGMENTED = 1500 / 1480
 """The kernel counts a packet and fragments it then: each 1480 bytes of it get an IP header of their own."""
-UNTOLD_NS = 50_000_000
-"""What leaves between the move and the filter's being told of it is not counted; emulated, that takes a while."""
 
 
 @pytest.fixture(scope="module")
@@ -263,30 +261,27 @@ def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_se
     terminal.agent.do("receive", "bulk", port=7997)
     with world.uplink() as up:
         up.flows()
-        world.server.agent.do(
-            "send", "bulk", source=SERVER, destination=terminal.inner, port=7997, interval_ms=2.0, size=60_000
-        )
         began_ns = time.monotonic_ns()
         # What gets there was counted on the way, and is spared the rest of it.
         with on_path(world, terminal, ATTACKER, "", f"ip daddr {ATTACKER} drop"):
+            eventually(lambda: remote(world, terminal) != terminal.outer, "the tunnel is pulled away", every_s=0.005)
+            world.server.agent.do(
+                "send", "bulk", source=SERVER, destination=terminal.inner, port=7997, interval_ms=2.0, size=60_000
+            )
             away_s = away(world, terminal)
         world.server.agent.do("stop", "bulk")
         up.flows()
         packets = world.capture.esp_to(ATTACKER, began_ns)
     terminal.agent.do("stop", "bulk")
-    first_ns, last_ns = packets[0].at_ns, packets[-1].at_ns
-    lasted_s = (last_ns - first_ns) / 1e9
+    lasted_s = (packets[-1].at_ns - packets[0].at_ns) / 1e9
     got = sum(packet.length for packet in packets)
-    untold = sum(packet.length for packet in packets if packet.at_ns < first_ns + UNTOLD_NS)
-    counted_at_most = BUDGET_BYTES + REFILL_BYTES_PER_S * lasted_s
     assert lasted_s < DEADLINE_S + 1.5
     after = rejections(world)
     # The move that was undone is one; the others were beyond the budget, of which stories before may have spent a part.
     assert after["not-validated"] > before.get("not-validated", 0) + 1, "more was to be had than the budget"
-    assert got <= counted_at_most * FRAGMENTED + untold
+    assert got <= (BUDGET_BYTES + REFILL_BYTES_PER_S * lasted_s) * FRAGMENTED
     agrees(world, terminal)
-    figures = f"{got / 1e6:.2f} MB in {lasted_s:.1f} s, {untold / 1e6:.2f} of them in the first 50 ms"
-    row = (f"own tunnel: pointed at a victim, which got {figures}", 1, 1, f"{away_s:.1f}")
+    row = (f"own tunnel: pointed at a victim, which got {got / 1e6:.2f} MB in {lasted_s:.1f} s", 1, 1, f"{away_s:.1f}")
     ATTACKS.append((*row, counted(before, after)))
 
 
