@@ -270,7 +270,8 @@ def test_a_terminal_that_points_its_tunnel_at_a_victim_has_a_budget_and_three_se
             )
             away_s = away(world, terminal)
         world.server.agent.do("stop", "bulk")
-        up.flows()
+        ended_ns = time.monotonic_ns()
+        eventually(lambda: world.capture.esp_from(terminal.outer, ended_ns), "the capture has caught up")
         packets = world.capture.esp_to(ATTACKER, began_ns)
     terminal.agent.do("stop", "bulk")
     lasted_s = (packets[-1].at_ns - packets[0].at_ns) / 1e9
