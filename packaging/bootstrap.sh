@@ -42,7 +42,6 @@ bootstrap() {
 }
 
 in_lab() {
-    [ "$(id -u)" = 0 ] || die "namespaces and tunnels need root: run this with sudo"
     if lab_works_here; then
         say "this kernel has what the lab needs: namespaces here"
         "$@"
@@ -61,7 +60,6 @@ in_labs() {
         in_lab "$@"
         return
     fi
-    [ "$(id -u)" = 0 ] || die "namespaces and tunnels need root: run this with sudo"
     need_guest
     claims=build/claims
     rm -rf $claims
@@ -78,6 +76,7 @@ in_labs() {
 
 # What it takes to boot a guest: $kernel, $system, and Python compiled here once, and not by every program in the guest.
 need_guest() {
+    [ "$(id -u)" = 0 ] || die "namespaces and tunnels need root: run this with sudo"
     need_kernel
     need_system
     "$python" -m compileall -q plugin hooks tests

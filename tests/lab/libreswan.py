@@ -1,6 +1,6 @@
 """Libreswan in a namespace, as Debian packages it: pluto takes charon's place on a gateway.
 
-It has a root of its own (packaging/bootstrap.sh, need_root), as its package cannot be installed beside strongSwan's.
+It has a root of its own (packaging/bootstrap.sh, made_root), as its package cannot be installed beside strongSwan's.
 What the operator would write, its database of keys, its control socket and its log are in the host's folder, which is
 /run there.
 """

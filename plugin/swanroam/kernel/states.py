@@ -376,9 +376,9 @@ class KernelStates:
 
     def _is_lost(self, ident: SaId) -> bool:
         """Whether there is no state but a larval one, which is removed. It may hide one that comes behind it."""
-        if self._is_vacant(ident) and self.delete(ident.destination, ident.spi, mark=ident.mark):
-            return self._is_vacant(ident)
-        return self.state(ident.destination, ident.spi, mark=ident.mark) is None
+        if not self._is_vacant(ident):
+            return False
+        return not self.delete(ident.destination, ident.spi, mark=ident.mark) or self._is_vacant(ident)
 
     def _is_vacant(self, ident: SaId) -> bool:
         """Whether there is no state, or a larval one."""
