@@ -157,10 +157,10 @@ class FakeKernel(Refusing, Bell):
         self.note("lost", places)
         return tuple(child.spi_out for child in children if child.spi_out in self.gone)
 
-    def forget(self, children: Sequence[ChildSa], path: Path) -> None:
+    def forget(self, children: Sequence[ChildSa], inbound: Sequence[IPAddress], outbound: Sequence[IPAddress]) -> None:
         """Delete them."""
         del children
-        self.note("forget", path)
+        self.note("forget", inbound, outbound)
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the next packet reported."""

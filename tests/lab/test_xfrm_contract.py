@@ -603,9 +603,9 @@ def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_
 
 def test_the_states_of_a_tunnel_that_is_gone_are_deleted_where_they_are_and_missed_by_nobody(tunnel: Tunnel) -> None:
     for _ in range(2):
-        tunnel.terminal.forget(tunnel.children, path(NEW, GATE))
+        tunnel.terminal.forget(tunnel.children, (ip_address(NEW),), (ip_address(GATE),))
     assert places(TERMINAL) == Counter({f"{GATE} {OLD}": 1})
-    tunnel.terminal.forget(tunnel.children, path(OLD, GATE))
+    tunnel.terminal.forget(tunnel.children, (ip_address(OLD),), ())
     assert places(TERMINAL) == Counter()
 
 

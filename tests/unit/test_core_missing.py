@@ -1,5 +1,7 @@
 """Outbound states that a packet did not find."""
 
+from dataclasses import replace
+
 import pytest
 
 from swanroam.core.missing import LOOK_S, PATIENCE, QUIET, REFUSED
@@ -7,7 +9,7 @@ from swanroam.core.settings import Agreement
 from swanroam.model.effects import Effect, LookForStates, Reestablish, RekeyChild, StartTimer, StopTimer
 from swanroam.model.events import IkeSaEnded, StateMissed, StatesLookedFor, TimerId, TimerKind
 from swanroam.model.tunnel import Role
-from tests.support.values import GATEWAY, KEY, SPI_DOWN, SPI_UP, A, B, Desk, ike_sa, one, path, some
+from tests.support.values import GATEWAY, KEY, SPI_DOWN, SPI_UP, A, B, Desk, child, ike_sa, one, path, some
 
 TIMER = TimerId(KEY, TimerKind.MISSING)
 
@@ -66,6 +68,15 @@ def test_charon_rekeys_a_child_sa_whose_state_stays_away(desk: Desk) -> None:
         assert looked(desk, SPI_UP) == ()
 
     assert looked(desk, SPI_UP) == (RekeyChild(key=KEY, unique_id=desk.tunnel.children[0].unique_id),)
+
+
+def test_what_is_lost_of_a_child_sa_that_another_took_over_from_is_not_looked_for(desk: Desk) -> None:
+    searching(desk)
+    rekeyed = replace(desk.tunnel.children[0], state="DELETED")
+    another = child(Role.TERMINAL, up=SPI_UP + 1, down=SPI_DOWN + 1)
+    desk.listed(replace(ike_sa(Role.TERMINAL), children=(rekeyed, another)))
+
+    assert one(LookForStates, desk.expired(TimerKind.MISSING)).children == (another,)
 
 
 def test_a_state_that_comes_back_in_between_begins_the_count_anew(desk: Desk) -> None:

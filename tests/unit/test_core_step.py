@@ -26,7 +26,7 @@ from swanroam.model.effects import (
 from swanroam.model.events import CharonLost, IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import Hello
 from swanroam.model.path import IPAddress
-from swanroam.model.tunnel import Capability, Mode, Nat, Role, TunnelKey
+from swanroam.model.tunnel import Capability, ChildSa, Mode, Nat, Role, TunnelKey
 from tests.support.values import (
     INNER,
     KEY,
@@ -163,9 +163,34 @@ def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its
 def test_what_charon_would_not_find_of_a_tunnel_that_ended_is_deleted(role: Role, where: IPAddress) -> None:
     desk = Desk(role)
     desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, where)})
-    children = desk.tunnel.children
-    left = some(DeleteStates, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1)))
-    assert left == ([DeleteStates(key=KEY, children=children, path=path(role, B))] if where == B else [])
+    elsewhere = left(role, desk.tunnel.children)
+    assert some(DeleteStates, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))) == ([elsewhere] * (where == B))
+
+
+@ROLES
+def test_what_charon_would_not_find_of_a_rekeyed_child_sa_is_deleted_when_that_is_gone(role: Role) -> None:
+    desk = Desk(role)
+    pair, following = (SPI_UP, SPI_DOWN), (SPI_UP + 1, SPI_DOWN + 1)
+    desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, B)})
+    first = desk.tunnel.children
+    at = {spi: path(role, B) for spi in (spi_of(role), spi_of(role) + 1)}
+    assert not some(DeleteStates, desk.listed(ike_sa(role, spis=(pair, following)), at=at))
+    assert some(DeleteStates, desk.listed(ike_sa(role, spis=(following,)), at=at)) == [left(role, first)]
+
+
+@ROLES
+def test_what_charon_would_not_find_of_a_tunnel_is_deleted_when_there_is_another_in_its_place(role: Role) -> None:
+    desk = Desk(role)
+    desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, B)})
+    first = desk.tunnel.children
+    another = ike_sa(role, unique_id=2, ike_spis=(0x33, 0x44), spis=((SPI_UP + 1, SPI_DOWN + 1),))
+    assert some(DeleteStates, desk.listed(another)) == [left(role, first)]
+
+
+def left(role: Role, children: tuple[ChildSa, ...]) -> DeleteStates:
+    """What deletes the states at B; those towards the gateway are where charon looks."""
+    inbound, outbound = ((B,), ()) if role is Role.TERMINAL else ((), (B,))
+    return DeleteStates(key=KEY, children=children, inbound=inbound, outbound=outbound)
 
 
 @ROLES

@@ -209,8 +209,8 @@ class Performer:
                 self.world.kernel.remind(children, path)
             case AlignStates(children=children, old=old, path=path):
                 self.world.kernel.align(children, old, path)
-            case DeleteStates(children=children, path=path):
-                self.world.kernel.forget(children, path)
+            case DeleteStates(children=children, inbound=inbound, outbound=outbound):
+                self.world.kernel.forget(children, inbound, outbound)
             case LookForStates(key=key, children=children, places=places):
                 lost = self.world.kernel.lost(children, places)
                 self._events.append(StatesLookedFor(at_s=self.world.clock(), key=key, lost=lost))

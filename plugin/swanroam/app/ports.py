@@ -43,8 +43,8 @@ class Kernel(Protocol):
     def lost(self, children: Sequence[ChildSa], places: Sequence[IPAddress]) -> tuple[int, ...]:
         """Outbound SPIs that have no state towards any of these addresses; larval ones there are removed."""
 
-    def forget(self, children: Sequence[ChildSa], path: Path) -> None:
-        """Delete states, where there are any."""
+    def forget(self, children: Sequence[ChildSa], inbound: Sequence[IPAddress], outbound: Sequence[IPAddress]) -> None:
+        """Delete states that lead to these addresses, of this end and of the other, where there are any."""
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:
         """Have the kernel report the next packet's source to charon."""

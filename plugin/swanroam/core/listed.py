@@ -6,11 +6,11 @@ from dataclasses import replace
 from swanroam.core import capability
 from swanroam.core.settings import Settings
 from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import AlignStates, Effect
+from swanroam.model.effects import AlignStates, DeleteStates, Effect
 from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role
 
-__all__ = ["built_anew", "followed", "gather", "recall", "same_tunnel", "with_port", "with_spis"]
+__all__ = ["built_anew", "followed", "gather", "leftovers", "recall", "same_tunnel", "with_port", "with_spis"]
 
 
 def with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
@@ -91,3 +91,19 @@ def gather(tunnel: Tunnel, at: Mapping[int, Path], *, busy: bool) -> tuple[Tunne
     return tunnel, tuple(
         AlignStates(key=tunnel.key, children=(child,), old=at[child.spi_in], path=tunnel.path) for child in lost
     )
+
+
+def leftovers(tunnel: Tunnel, gone: tuple[ChildSa, ...]) -> tuple[Effect, ...]:
+    """Delete what the kernel may still have of CHILD_SAs that charon lists no more, where charon did not look for it.
+
+    charon deletes by address and SPI: what it moved to, or was left at, an address that charon had not followed to
+    stays. Where charon looks the deletion is left to it: it counts the octets then.
+    """
+    inbound = {path.local.address: None for path in tunnel.places}
+    outbound = {path.remote.address: None for path in tunnel.places}
+    for sa in tunnel.sas:
+        inbound.pop(sa.path.local.address, None)
+        outbound.pop(sa.path.remote.address, None)
+    if not gone or not (inbound or outbound):
+        return ()
+    return (DeleteStates(key=tunnel.key, children=gone, inbound=tuple(inbound), outbound=tuple(outbound)),)

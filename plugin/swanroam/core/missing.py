@@ -8,16 +8,14 @@ kernel reports (XFRM_MSG_ACQUIRE), the states are looked after. Larval ones are 
 stays away charon negotiates another one, which takes a round trip.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from swanroam.core import terminal
-from swanroam.core.tunnel import Tunnel
+from swanroam.core.tunnel import LINGERING, Tunnel
 from swanroam.model.effects import Effect, LookForStates, RekeyChild, StartTimer, StopTimer
 from swanroam.model.events import StatesLookedFor, TimerId, TimerKind
-from swanroam.model.path import Path
-from swanroam.model.tunnel import Role, TunnelKey
+from swanroam.model.tunnel import ChildSa, Role, TunnelKey
 
 __all__ = ["LOOK_S", "PATIENCE", "Missing"]
 
@@ -53,9 +51,9 @@ class Missing:
     def look(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Look now, and again in a moment."""
         timer = TimerId(tunnel.key, TimerKind.MISSING)
-        places = tuple(dict.fromkeys(path.remote.address for path in _paths(tunnel)))
+        places = tuple(dict.fromkeys(path.remote.address for path in tunnel.places))
         return (
-            LookForStates(key=tunnel.key, children=tunnel.children, places=places),
+            LookForStates(key=tunnel.key, children=_sending(tunnel), places=places),
             StartTimer(timer=timer, delay_s=LOOK_S),
         )
 
@@ -72,7 +70,7 @@ class Missing:
             return (*ended, terminal.reestablish(tunnel)) if tunnel.role is Role.TERMINAL else ended
         if search.lost != PATIENCE:
             return ()
-        lost = (child for child in tunnel.children if child.spi_out in event.lost)
+        lost = (child for child in _sending(tunnel) if child.spi_out in event.lost)
         return tuple(RekeyChild(key=tunnel.key, unique_id=child.unique_id) for child in lost)
 
     def end(self, key: TunnelKey) -> tuple[Effect, ...]:
@@ -82,9 +80,6 @@ class Missing:
         return (StopTimer(TimerId(key, TimerKind.MISSING)),)
 
 
-def _paths(tunnel: Tunnel) -> Iterator[Path]:
-    """Where charon and the kernel may have states of a tunnel."""
-    yield from (tunnel.path, *tunnel.also)
-    yield from (sa.path for sa in tunnel.sas)
-    if tunnel.last_move:
-        yield tunnel.last_move.old
+def _sending(tunnel: Tunnel) -> tuple[ChildSa, ...]:
+    """Those that have an outbound state: charon takes that of one away which another has taken over from."""
+    return tuple(child for child in tunnel.children if child.state not in LINGERING)

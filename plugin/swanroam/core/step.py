@@ -14,7 +14,7 @@ from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
-from swanroam.core.listed import built_anew, followed, gather, recall, same_tunnel, with_port, with_spis
+from swanroam.core.listed import built_anew, followed, gather, leftovers, recall, same_tunnel, with_port, with_spis
 from swanroam.core.missing import Missing
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
@@ -22,7 +22,6 @@ from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
 from swanroam.model.effects import (
     CapabilityChanged,
-    DeleteStates,
     DropAddress,
     Effect,
     Forget,
@@ -242,7 +241,8 @@ class Core:
                 began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat, mobike=moving)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
-                effects = [*self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
+                left = leftovers(before, before.children) if before else ()
+                effects = [*left, *self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
                 if began.lingering:
                     effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
                 if event.complete and not followed(began):
@@ -272,7 +272,8 @@ class Core:
         if key not in self._flights:
             tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
             self._flights.note(by_charon)
-        effects = [Persist(key), *by_charon]
+        gone = tuple(child for child in known.children if child.spi_in not in tunnel.spis)
+        effects = [Persist(key), *leftovers(known, gone), *by_charon]
         behind = ()
         if not followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
@@ -358,7 +359,7 @@ class Core:
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
         kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
-        left = () if followed(tunnel) else (DeleteStates(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
+        left = leftovers(tunnel, tunnel.children)
         return (*verdicts, *stops, *kept, *left, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:

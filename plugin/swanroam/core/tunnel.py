@@ -22,6 +22,7 @@ from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, T
 
 __all__ = [
     "CARRYING",
+    "LINGERING",
     "TRANSITIONS",
     "LastMove",
     "Listening",
@@ -213,6 +214,12 @@ class Tunnel:
     def own(self) -> tuple[IPAddress, ...]:
         """Addresses of this machine that the tunnel is received at."""
         return tuple(dict.fromkeys(path.local.address for path in (self.path, *self.also)))
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where charon and the kernel have its states, or may have left some."""
+        last = (self.last_move.old,) if self.last_move else ()
+        return tuple(dict.fromkeys((self.path, *self.also, *(sa.path for sa in self.sas), *last, *self.passed)))
 
     @property
     def spis(self) -> tuple[int, ...]:

@@ -241,10 +241,14 @@ class KernelStates:
         found = {ident.spi for ident in idents if not self._is_lost(ident)}
         return tuple(dict.fromkeys(ident.spi for ident in idents if ident.spi not in found))
 
-    def forget(self, children: Sequence[ChildSa], path: Path) -> None:
-        """Delete the states of CHILD_SAs on a path, where there are any."""
+    def forget(self, children: Sequence[ChildSa], inbound: Sequence[IPAddress], outbound: Sequence[IPAddress]) -> None:
+        """Delete the states of CHILD_SAs to these addresses, of this end and of the other, where there are any."""
         self._pump()
-        for ident in (*self._outbound(children, path.remote.address), *self._inbound(children, path.local.address)):
+        idents = chain(
+            *(self._inbound(children, place) for place in inbound),
+            *(self._outbound(children, place) for place in outbound),
+        )
+        for ident in idents:
             self.delete(ident.destination, ident.spi, mark=ident.mark)
 
     def remind(self, children: Sequence[ChildSa], path: Path) -> None:

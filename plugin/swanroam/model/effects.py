@@ -247,11 +247,14 @@ class Reestablish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteStates:
-    """Delete what is left of a tunnel that is gone where charon, which had not followed yet, does not look for it."""
+    """Delete what is left of CHILD_SAs that are gone where charon, which had not followed, does not look for it."""
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
-    path: Path
+    inbound: tuple[IPAddress, ...]
+    """Addresses of this end."""
+    outbound: tuple[IPAddress, ...]
+    """Addresses of the other end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
