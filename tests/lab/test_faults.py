@@ -93,7 +93,9 @@ def test_fifty_moves_in_ten_seconds(world: World) -> None:
             world.terminal.move()
             eventually(lambda number=number: time.monotonic() >= began_s + 0.2 * (number + 1), "the time has come")  # type: ignore[misc]
         fault.over()
-    assert world.gateway.swanroam.tunnel(world.terminal.inner)["rejected"].get("flapping", 0) > 0
+    # A place that was left before it answered is not followed to again, which may be for the whole time.
+    rejected = world.gateway.swanroam.tunnel(world.terminal.inner)["rejected"]
+    assert rejected.get("flapping", 0) + rejected.get("not-validated", 0) > 0
 
 
 @sides
