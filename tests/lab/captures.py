@@ -4,6 +4,7 @@ import bisect
 import functools
 import ipaddress
 import itertools
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ __all__ = ["Capture", "Packet"]
 ESP, UDP, ICMP = 50, 17, 1
 IKE, NAT_T = 500, 4500
 LINK = "wan"
+IPV4_HEADER, IPV6_HEADER, UDP_HEADER = 20, 40, 8
+IKEV2 = 0x20
+INFORMATIONAL = 5, 37
+"""Exchanges of IKEv1 (RFC 2408 section 3.1) and of IKEv2 (RFC 7296 section 3.1)."""
+EMPTY = 80
+"""Octets of a message without payloads, with the longest of usual padding, initialization vector and checksum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +74,12 @@ class Packet:
         return _inner(self.source) or _inner(self.destination)
 
 
+def _negotiates(message: bytes) -> bool:
+    """Whether an IKE message may change anything: IKEv1's informational exchanges and empty ones of IKEv2 do not."""
+    version, exchange, length = struct.unpack_from("!17xBBx4xI", message)
+    return exchange not in INFORMATIONAL or (version == IKEV2 and length > EMPTY)
+
+
 @functools.cache
 def _inner(address: str) -> bool:
     return any(ipaddress.ip_address(address) in ipaddress.ip_network(inner) for inner in ("10.0.0.0/8", "fd00::/8"))
@@ -110,6 +123,16 @@ class Capture:
             for packet in self.packets(since_ns, until_ns)
             if packet.ike and host in {None, packet.source, packet.destination}
         ]
+
+    def negotiations(self, since_ns: int, until_ns: int) -> list[Packet]:
+        """IKE packets but those of dead peer detection, which may come at any time."""
+        return [packet for packet in self.ike(since_ns, until_ns) if _negotiates(self._message(packet))]
+
+    def _message(self, packet: Packet) -> bytes:
+        contents = self.contents(packet)
+        header = IPV4_HEADER if contents[0] >> 4 == 4 else IPV6_HEADER
+        marker = 4 if NAT_T in {packet.first, packet.second} else 0
+        return contents[header + UDP_HEADER + marker :]
 
     def esp_from(
         self, address: str, since_ns: int = 0, until_ns: int | None = None, *, encap: bool | None = None

@@ -121,7 +121,7 @@ class Journey:
         figures = moved_stream(move, up, down, capture, same_keys=kept_keys)
         title = self.variant.title if told else f"{nat_figures.PLAIN_FIRST}, IKEv{self.variant.ike_version}"
         nat_figures.every.setdefault(kind, {}).setdefault(title, []).append(figures)
-        assert not capture.ike(move.began_ns, flowing_ns)
+        assert not capture.negotiations(move.began_ns, flowing_ns)
         assert not capture.cleartext(move.began_ns)
         assert terminal.sa.inner == before.inner
         assert kept_keys

@@ -19,8 +19,6 @@ from tests.lab.test_bad_input import rejections
 from tests.lab.topology import GATEWAY_LAN, GATEWAY_WAN, GATEWAY_WAN_SECOND, ROUTER_WAN, SERVER, Topology
 from tests.lab.world import End, World
 
-DPD_BYTES = 108
-"""An empty INFORMATIONAL, which may come at any time; what negotiates anything is longer."""
 HOMES = (GATEWAY_WAN, GATEWAY_WAN_SECOND)
 # Where the first address goes the second is not to go with it.
 TOPOLOGY = Topology(second_home=True, sysctl={"ipv4/conf/all/promote_secondaries": "1"})
@@ -83,7 +81,7 @@ def goes_on(world: World, change: Callable[[], object], *, upwards: bool = False
         for stream in (up, down):
             stream.flows()
     assert terminal.sa.identity == before
-    assert not [each for each in world.capture.ike(began_ns, flowing_ns) if each.length > DPD_BYTES]
+    assert not world.capture.negotiations(began_ns, flowing_ns)
     assert not world.capture.cleartext(began_ns)
     if upwards:
         assert up.outcome(began_ns).lost == ()
