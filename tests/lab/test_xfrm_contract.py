@@ -27,7 +27,10 @@ import pytest
 
 from swanroam.errors import KernelRefused
 from swanroam.kernel.netlink import NetlinkSocket
+from swanroam.kernel.refit import Refits
+from swanroam.kernel.sequences import HEALED
 from swanroam.kernel.states import KernelStates
+from swanroam.kernel.transactions import Transactions
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag
@@ -599,6 +602,24 @@ def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_
     assert f"spi 0x{UP:08x}" in xfrm(TERMINAL, "state")
     assert tunnel.terminal.lost(tunnel.children, places) == (UP,)
     assert f"spi 0x{UP:08x}" not in xfrm(TERMINAL, "state")
+
+
+def test_a_state_that_took_the_place_of_a_larval_one_is_not_deleted_for_it(tunnel: Tunnel) -> None:
+    assert ping(3) == 3
+    with inside(TERMINAL), NetlinkSocket(NETLINK_XFRM) as netlink:
+        assert not Refits(Transactions(netlink)).vacate(SaId(destination=ip_address(GATE), spi=UP))
+
+    assert state(tunnel.terminal, GATE, UP).sent == 3 + HEALED
+    assert ping(3) == 3
+
+
+def test_nothing_is_touched_while_there_are_no_policies(tunnel: Tunnel) -> None:
+    xfrm(TERMINAL, "policy flush")
+
+    with pytest.raises(KernelRefused, match="policies of reqid 7: ENOENT"):
+        tunnel.move_terminal()
+
+    assert places(TERMINAL) == Counter({f"{OLD} {GATE}": 1, f"{GATE} {OLD}": 1})
 
 
 def test_the_states_of_a_tunnel_that_is_gone_are_deleted_where_they_are_and_missed_by_nobody(tunnel: Tunnel) -> None:

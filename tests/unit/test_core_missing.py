@@ -6,10 +6,20 @@ import pytest
 
 from swanroam.core.missing import LOOK_S, PATIENCE, QUIET, REFUSED
 from swanroam.core.settings import Agreement
-from swanroam.model.effects import Effect, LookForStates, Reestablish, RekeyChild, StartTimer, StopTimer
+from swanroam.core.terminal import UPDATE_DELAYS_S
+from swanroam.model.effects import (
+    Effect,
+    LookForStates,
+    MoveStates,
+    Reestablish,
+    RekeyChild,
+    SendMessage,
+    StartTimer,
+    StopTimer,
+)
 from swanroam.model.events import IkeSaEnded, StateMissed, StatesLookedFor, TimerId, TimerKind
 from swanroam.model.tunnel import Role
-from tests.support.values import GATEWAY, KEY, SPI_DOWN, SPI_UP, A, B, Desk, child, ike_sa, one, path, some
+from tests.support.values import GATEWAY, KEY, SPI_DOWN, SPI_UP, A, B, Desk, child, ike_sa, negotiated, one, path, some
 
 TIMER = TimerId(KEY, TimerKind.MISSING)
 
@@ -106,6 +116,20 @@ def test_a_gateway_looks_wherever_its_terminal_was_and_leaves_building_anew_to_i
     for _ in range(REFUSED - 1):
         looked(gateway, SPI_DOWN)
     assert looked(gateway, SPI_DOWN) == (StopTimer(TIMER),)
+
+
+def test_that_nobody_answers_says_nothing_of_the_path_while_nothing_can_be_sent() -> None:
+    desk = negotiated(Role.TERMINAL)
+    desk.moved(one(MoveStates, desk.roam(B)))
+    missed(desk)
+    looked(desk, SPI_UP)
+    for _ in range(len(UPDATE_DELAYS_S)):
+        assert some(SendMessage, effects := desk.expired(TimerKind.UPDATE))
+        assert (some(MoveStates, effects), desk.tunnel.attempt) == ([], 0)
+
+    looked(desk)
+    desk.expired(TimerKind.UPDATE)
+    assert desk.tunnel.attempt == 1
 
 
 def test_what_was_found_of_a_tunnel_that_is_gone_matters_to_nobody(desk: Desk) -> None:

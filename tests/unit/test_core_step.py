@@ -28,6 +28,7 @@ from swanroam.model.messages import Hello
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, ChildSa, Mode, Nat, Role, TunnelKey
 from tests.support.values import (
+    GATEWAY,
     INNER,
     KEY,
     OTHER_INNER,
@@ -163,12 +164,13 @@ def test_a_tunnel_whose_child_sas_went_over_to_a_rekeyed_ike_sa_goes_on_with_its
 def test_what_charon_would_not_find_of_a_tunnel_that_ended_is_deleted(role: Role, where: IPAddress) -> None:
     desk = Desk(role)
     desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, where)})
-    elsewhere = left(role, desk.tunnel.children)
+    inbound, outbound = ((B,), ()) if role is Role.TERMINAL else ((), (B,))
+    elsewhere = DeleteStates(key=KEY, children=desk.tunnel.children, inbound=inbound, outbound=outbound)
     assert some(DeleteStates, desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))) == ([elsewhere] * (where == B))
 
 
 @ROLES
-def test_what_charon_would_not_find_of_a_rekeyed_child_sa_is_deleted_when_that_is_gone(role: Role) -> None:
+def test_what_is_left_of_a_rekeyed_child_sa_is_deleted_wherever_it_may_be_when_that_is_gone(role: Role) -> None:
     desk = Desk(role)
     pair, following = (SPI_UP, SPI_DOWN), (SPI_UP + 1, SPI_DOWN + 1)
     desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, B)})
@@ -179,7 +181,7 @@ def test_what_charon_would_not_find_of_a_rekeyed_child_sa_is_deleted_when_that_i
 
 
 @ROLES
-def test_what_charon_would_not_find_of_a_tunnel_is_deleted_when_there_is_another_in_its_place(role: Role) -> None:
+def test_what_is_left_of_a_tunnel_is_deleted_wherever_it_may_be_when_there_is_another_in_its_place(role: Role) -> None:
     desk = Desk(role)
     desk.listed(ike_sa(role, outer=A), at={spi_of(role): path(role, B)})
     first = desk.tunnel.children
@@ -188,8 +190,9 @@ def test_what_charon_would_not_find_of_a_tunnel_is_deleted_when_there_is_another
 
 
 def left(role: Role, children: tuple[ChildSa, ...]) -> DeleteStates:
-    """What deletes the states at B; those towards the gateway are where charon looks."""
-    inbound, outbound = ((B,), ()) if role is Role.TERMINAL else ((), (B,))
+    """What deletes their states, where they were last and where charon looked for them."""
+    gateway, terminal = (GATEWAY,), (B, A)
+    inbound, outbound = (terminal, gateway) if role is Role.TERMINAL else (gateway, terminal)
     return DeleteStates(key=KEY, children=children, inbound=inbound, outbound=outbound)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from swanroam.errors import KernelRefused
 from swanroam.kernel.refit import Refits, fits, refit, refitted
+from swanroam.kernel.sequences import HEALED
 from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import Endpoint, Path
 from swanroam.wire.netlink import NetlinkMessage, unpack_attributes
@@ -161,3 +162,33 @@ def test_what_is_put_back_is_where_it_was_with_the_number_that_it_had() -> None:
     assert [request.payload for request in deletions] == [OUT.request(), MOVED.request()]
     back = again(addition.payload)
     assert (back.destination, back.encap, back.sent) == (NAT, in_udp.encap, 9)
+
+
+@pytest.mark.parametrize("there", [None, replace(STATE, aead=None)])
+def test_a_larval_state_is_removed_and_with_it_the_place_is_vacant(there: SaState | None) -> None:
+    transactions = FakeTransactions(told(there))
+    assert Refits(transactions).vacate(OUT)
+    assert [request.type for request in transactions.requests] == [Msg.GETSA, Msg.DELSA]
+
+
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        (STATE, 90 + HEALED),
+        (replace(STATE, replay=None, esn_replay=EsnReplay(sent=7, received=0, window=32, bitmap=(0,))), 7 + HEALED),
+        (replace(STATE, replay=Replay(sent=0xFFFF_FFFF)), 0xFFFF_FFFF),
+    ],
+)
+def test_what_took_the_place_of_a_larval_state_is_added_again_beyond_its_number(before: SaState, sent: int) -> None:
+    transactions = FakeTransactions(told(before))
+    assert not Refits(transactions).vacate(OUT)
+    back = again(transactions.requests[-1].payload)
+    assert (transactions.requests[-1].type, back.sent) == (Msg.NEWSA, sent)
+    assert (back.source, back.destination, back.aead) == (before.source, before.destination, before.aead)
+
+
+def told(state: SaState | None) -> Answer:
+    """What the kernel says of a state."""
+    if state is None:
+        return Answer(code=errno.ESRCH)
+    return Answer(messages=[NetlinkMessage(Msg.NEWSA, 0, 0, 0, state.pack())])

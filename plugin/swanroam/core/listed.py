@@ -93,15 +93,16 @@ def gather(tunnel: Tunnel, at: Mapping[int, Path], *, busy: bool) -> tuple[Tunne
     )
 
 
-def leftovers(tunnel: Tunnel, gone: tuple[ChildSa, ...]) -> tuple[Effect, ...]:
-    """Delete what the kernel may still have of CHILD_SAs that charon lists no more, where charon did not look for it.
+def leftovers(tunnel: Tunnel, gone: tuple[ChildSa, ...], *, listed: bool) -> tuple[Effect, ...]:
+    """Delete what the kernel may still have of CHILD_SAs that are gone.
 
-    charon deletes by address and SPI: what it moved to, or was left at, an address that charon had not followed to
-    stays. Where charon looks the deletion is left to it: it counts the octets then.
+    charon deletes by address and SPI: what was at an address that it had not followed to stays, and moves on with the
+    tunnel where one CHILD_SA took over from another. Where charon looks the deletion is left to it, for it counts the
+    octets then, unless it has done with them: `listed`, a listing of charon's has them no more.
     """
-    inbound = {path.local.address: None for path in tunnel.places}
-    outbound = {path.remote.address: None for path in tunnel.places}
-    for sa in tunnel.sas:
+    inbound = dict.fromkeys(path.local.address for path in tunnel.places)
+    outbound = dict.fromkeys(path.remote.address for path in tunnel.places)
+    for sa in () if listed else tunnel.sas:
         inbound.pop(sa.path.local.address, None)
         outbound.pop(sa.path.remote.address, None)
     if not gone or not (inbound or outbound):

@@ -41,6 +41,11 @@ class Missing:
     def __init__(self) -> None:
         self._searches: dict[TunnelKey, _Search] = {}
 
+    def mute(self, key: TunnelKey) -> bool:
+        """Whether the last look found that a tunnel can send nothing, or not all."""
+        search = self._searches.get(key)
+        return search is not None and search.lost > 0
+
     def missed(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """A packet found no state."""
         if tunnel.key in self._searches or not (tunnel.capability.allows_moves or tunnel.alone):

@@ -241,7 +241,7 @@ class Core:
                 began = replace(fresh, path=kernel_path or fresh.path, nat=sas[0].nat, mobike=moving)
                 if before is not None:
                     began = replace(began, moves=before.moves, last_move=before.last_move, rejected=before.rejected)
-                left = leftovers(before, before.children) if before else ()
+                left = leftovers(before, before.children, listed=True) if before else ()
                 effects = [*left, *self._abandon(key), *self._recovery.end(key.name), *self._begin(began)]
                 if began.lingering:
                     effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
@@ -273,7 +273,7 @@ class Core:
             tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
             self._flights.note(by_charon)
         gone = tuple(child for child in known.children if child.spi_in not in tunnel.spis)
-        effects = [Persist(key), *leftovers(known, gone), *by_charon]
+        effects = [Persist(key), *leftovers(known, gone, listed=True), *by_charon]
         behind = ()
         if not followed(tunnel):
             late = mobike.overdue(tunnel, event.at_s) if tunnel.mobike else ()
@@ -359,7 +359,7 @@ class Core:
         lasting = {TimerKind.REESTABLISH}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
         kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
-        left = leftovers(tunnel, tunnel.children)
+        left = leftovers(tunnel, tunnel.children, listed=False)
         return (*verdicts, *stops, *kept, *left, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
@@ -553,6 +553,8 @@ class Core:
                 return self._apply(capability.send_hello(tunnel, self._nonce(), self._port))
             case TimerKind.UPDATE if tunnel.key in self._flights:
                 return (StartTimer(timer=event.timer, delay_s=AFTER_MOVE_S),)
+            case TimerKind.UPDATE if self._missing.mute(tunnel.key):
+                return self._apply(terminal.tell(tunnel, self._port))
             case TimerKind.UPDATE:
                 known = self.settings.of(tunnel.key.name).gateways
                 sought = seeking.seek(tunnel, known, self.repository, self._inner)

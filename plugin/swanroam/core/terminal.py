@@ -53,6 +53,7 @@ __all__ = [
     "on_silence_timer",
     "on_update_timer",
     "reestablish",
+    "tell",
 ]
 
 UPDATE_DELAYS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -111,7 +112,7 @@ def consider(
 def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: int) -> Step:
     """The kernel moved: tell the gateway, then everybody else, and charon when the gateway knows."""
     if flight.trigger is Trigger.NAT:
-        tunnel, told = _tell(replace(tunnel, path=event.new, untold=not tunnel.mobike), port)
+        tunnel, told = tell(replace(tunnel, path=event.new, untold=not tunnel.mobike), port)
         if event.new.encap or tunnel.capability is not Capability.NEGOTIATED:
             return tunnel, (*told, watching.watch(tunnel))
         return tunnel, (
@@ -133,7 +134,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     else:
         here = event.new.local.address
         tunnel, listening = silence.begin(replace(tunnel, path=path, actual=None if here == flight.kept else here))
-    tunnel, told = _tell(advance(tunnel, Signal.MOVED), port)
+    tunnel, told = tell(advance(tunnel, Signal.MOVED), port)
     informing = StartTimer(timer=TimerId(tunnel.key, TimerKind.INFORM), delay_s=INFORM_S)
     settling = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S)
     return tunnel, (
@@ -170,7 +171,7 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: in
     if flight.trigger is Trigger.GATEWAY:
         tunnel = seeking.refused(tunnel)
     if flight.trigger is Trigger.NAT or (flight.trigger is Trigger.GATEWAY and tunnel.phase is Phase.UPDATING):
-        tunnel, again = _tell(tunnel, port)
+        tunnel, again = tell(tunnel, port)
         return tunnel, (told, *again)
     effects: tuple[Effect, ...] = (told,)
     if tunnel.leaving:
@@ -191,9 +192,9 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         tunnel = replace(tunnel, attempt=tunnel.attempt + 1)
         source = tunnel.path.local.address
         if tunnel.attempt < PLAIN_ATTEMPTS:
-            return _tell(tunnel, port)
+            return tell(tunnel, port)
         if tunnel.mobike:
-            return _tell(tunnel, port)  # charon finds NATs by itself
+            return tell(tunnel, port)  # charon finds NATs by itself
         if acknowledged and not tunnel.path.encap:
             # Most NATs let nothing through but UDP and TCP; where there is none, UDP is as good.
             return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, source), Trigger.NAT),)
@@ -202,7 +203,7 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
             # it one more is sent, that it can hear, and then in UDP again.
             plain = encapsulation.plain(source, tunnel.path.remote.address)
             return tunnel, (watching.move(tunnel, plain, Trigger.NAT),)
-        return _tell(tunnel, port)
+        return tell(tunnel, port)
     if not acknowledged:
         return advance(tunnel, Signal.ASSUMED), ()
     if tunnel.mobike:
@@ -282,8 +283,11 @@ def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer:
     return tunnel, tuple(sent)
 
 
-def _tell(tunnel: Tunnel, port: int) -> Step:
-    """Send the update message of the current attempt, and start the timer for the next."""
+def tell(tunnel: Tunnel, port: int) -> Step:
+    """Send the update message of the current attempt, and start the timer for the next.
+
+    While nothing can be sent an attempt is none: that nobody answers says nothing of the path then.
+    """
     negotiated = tunnel.capability is Capability.NEGOTIATED
     delays = UPDATE_DELAYS_S if negotiated else DUMMY_DELAYS_S
     timer = StartTimer(

@@ -10,6 +10,7 @@ from typing import Final
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import encapsulation
+from swanroam.kernel.sequences import HEALED, is_stopped
 from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import IPAddress, Path
 from swanroam.wire.netlink import Flag, attribute
@@ -17,7 +18,7 @@ from swanroam.wire.xfrm.replay import EsnReplay, Replay
 from swanroam.wire.xfrm.states import SaId, SaState
 from swanroam.wire.xfrm.structs import Attr, Msg
 
-__all__ = ["Refits", "fits", "refit", "refitted"]
+__all__ = ["Refits", "fits", "refit", "refitted", "vacating"]
 
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
 GONE: Final = ((Msg.DELSA, errno.ESRCH), (Msg.DELPOLICY, errno.ENOENT))
@@ -35,23 +36,19 @@ def refitted(state: SaState, path: Path, *, out: bool, sent: int | None = None) 
     The counters go with it (XFRMA_LTIME_VAL): limits are counted from when the state was first installed.
     """
     source, destination = _ends(path, out=out)
+    there = replace(state, source=source, destination=destination, encap=encapsulation(path, out=out))
+    return _anew(there, sent)
+
+
+def _anew(state: SaState, sent: int | None) -> bytes:
     ring, short = state.esn_replay, state.replay
     if sent is not None and ring:
         ring = EsnReplay(sent=sent, received=ring.received, window=ring.window, bitmap=ring.bitmap)
     elif sent is not None:
         before = short or Replay()
         short = Replay(sent=sent, received=before.received, bitmap=before.bitmap)
-    moved = replace(
-        state,
-        source=source,
-        destination=destination,
-        encap=encapsulation(path, out=out),
-        esn_replay=ring,
-        replay=short,
-        key_manager_sequence=0,
-        last_used_s=None,
-    )
-    return moved.pack() + attribute(Attr.LTIME_VAL, state.current.pack())
+    added = replace(state, esn_replay=ring, replay=short, key_manager_sequence=0, last_used_s=None)
+    return added.pack() + attribute(Attr.LTIME_VAL, state.current.pack())
 
 
 def refit(
@@ -71,6 +68,14 @@ def refit(
     ]
 
 
+def vacating(ident: SaId) -> list[Request]:
+    """What removes a larval state, read before in the same system call, which the kernel goes through under one lock.
+
+    charon may have put another one in its place since it was seen (xfrm_user.c, xfrm_netlink_rcv): see `vacated`.
+    """
+    return [_read(ident), Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request())]
+
+
 class Refits:
     """Reads states and installs them anew, several in one system call. Methods raise KernelRefused."""
 
@@ -79,19 +84,26 @@ class Refits:
 
     def read(self, ids: Sequence[SaId]) -> dict[SaId, SaState]:
         """Those of these states that there are, in one system call; as `state`, but for larval ones."""
-        requests = [Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request()) for ident in ids]
-        found: dict[SaId, SaState] = {}
-        for ident, request, answer in zip(ids, requests, self._transactions.transact(requests), strict=True):
-            if answer.code not in (0, errno.ESRCH):
-                raise KernelRefused(request.operation, answer.code)
-            for message in answer.messages:
-                try:
-                    state = SaState.unpack(message.payload)
-                except WireError as error:
-                    raise KernelRefused(f"{request.operation} ({error})", errno.EBADMSG) from error
-                if state.aead or state.crypt or state.auth:
-                    found[ident] = state
-        return found
+        answers = self._transactions.transact([_read(ident) for ident in ids])
+        states = {ident: _state(ident, answer) for ident, answer in zip(ids, answers, strict=True)}
+        return {ident: state for ident, state in states.items() if state}
+
+    def vacate(self, ident: SaId) -> bool:
+        """Remove a larval state; False where there is none but another one, which stays."""
+        return self.vacated(ident, self._transactions.transact(vacating(ident)))
+
+    def vacated(self, ident: SaId, answers: Sequence[Answer]) -> bool:
+        """What came of the requests of `vacating`: a state that was no larval one is added again, and then it is False.
+
+        What it sent, and counted, between the two messages is not known: it goes on some numbers later.
+        """
+        state = _state(ident, answers[0])
+        if state is None:
+            return True
+        sent = state.sent if is_stopped(state.sent) else state.sent + HEALED
+        again = [Request(f"state {ident.spi:08x}", Msg.NEWSA, _anew(state, sent), CREATE)]
+        self.see_to(again, self._transactions.transact(again))
+        return False
 
     def see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         """Make up for a state that could not be added because there was a larval one, and raise for other refusals.
@@ -126,3 +138,19 @@ class Refits:
 def _ends(path: Path, *, out: bool) -> tuple[IPAddress, IPAddress]:
     local, remote = path.addresses
     return (local, remote) if out else (remote, local)
+
+
+def _read(ident: SaId) -> Request:
+    return Request(f"state {ident.spi:08x}", Msg.GETSA, ident.request())
+
+
+def _state(ident: SaId, answer: Answer) -> SaState | None:
+    """What the kernel says of a state; None where there is none but a larval one."""
+    operation = f"state {ident.spi:08x}"
+    if answer.code not in (0, errno.ESRCH):
+        raise KernelRefused(operation, answer.code)
+    try:
+        states = [SaState.unpack(message.payload) for message in answer.messages]
+    except WireError as error:
+        raise KernelRefused(f"{operation} ({error})", errno.EBADMSG) from error
+    return next((state for state in states if state.aead or state.crypt or state.auth), None)

@@ -18,11 +18,12 @@ from swanroam.wire.xfrm.aevents import AeState, pack_sent
 from swanroam.wire.xfrm.states import SaId
 from swanroam.wire.xfrm.structs import Msg
 
-__all__ = ["Sequences", "Stopped"]
+__all__ = ["HEALED", "Sequences", "Stopped", "is_stopped"]
 
 BLOCKED: Final = 0xFFFF_FFFF
 """A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
 HEALED: Final = 1024
+"""Sequence numbers left out where it is not known which was the last."""
 HALF: Final = 1 << 31
 """Where a state goes on whose last number is not known any more: beyond the packets that it counted, and those that it
 may have sent before charon installed it anew, with counters of zero. The other end minds no number left out."""
@@ -113,10 +114,15 @@ class Sequences:
         return None
 
 
+def is_stopped(sent: int) -> bool:
+    """Whether a state with this last sequence number sends nothing."""
+    return sent in (BLOCKED, BLOCKED << 32 | BLOCKED)
+
+
 def last_sent(ae: AeState) -> int:
     """The last sequence number sent; a cautious guess for a state that was left silent."""
     packets = ae.current.packets if ae.current else BLOCKED
-    if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
+    if is_stopped(ae.sent) and packets + HEALED < BLOCKED:
         return max(packets + HEALED, HALF)
     return ae.sent
 

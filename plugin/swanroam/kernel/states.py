@@ -12,7 +12,7 @@ from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import Step, Steps, blocks
 from swanroam.kernel.netlink import NetlinkSocket
 from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMirror, place_of
-from swanroam.kernel.refit import Refits, fits, refit
+from swanroam.kernel.refit import Refits, fits, refit, vacating
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
 from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
@@ -181,8 +181,14 @@ class KernelStates:
 
         What those let in is let in for some seconds all the same. What is at `new` already stays as it is, so a move
         may be repeated. Where the kernel refuses a part, the other parts are moved back before KernelRefused is raised.
+        Nothing is touched while there are no policies (ENOENT): charon, which follows an earlier move, has taken them
+        out, and its states may be out as well.
         """
         self._pump()
+        if self._bare(children):
+            self._load()
+            if bare := self._bare(children):
+                raise bare
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
             there = self._outbound(children, new.remote.address), self._inbound(children, new.local.address)
@@ -275,6 +281,11 @@ class KernelStates:
         self._carried |= anew
         return bool(anew)
 
+    def _bare(self, children: Iterable[ChildSa]) -> KernelRefused | None:
+        """That there are no policies of a reqid; None where there are some of each."""
+        missing = [reqid for reqid in _reqids(children) if not any(True for _ in self._mirror.of_reqid(reqid))]
+        return KernelRefused(f"policies of reqid {missing[0]}", errno.ENOENT) if missing else None
+
     def _first_move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         try:
             return self._move(children, old, new)
@@ -285,10 +296,10 @@ class KernelStates:
 
     def _move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         plan = Steps(old, new, self._carried)
+        if bare := self._bare(children):
+            return bare
         reqids = _reqids(children)
         every = [(policy, reqid) for reqid in reqids for policy in self._mirror.of_reqid(reqid)]
-        if missing := set(reqids) - {reqid for _, reqid in every}:
-            return KernelRefused(f"policies of reqid {min(missing)}", errno.ENOENT)
         left = [one for one in every if one[0].direction != self._last and not plan.done(*one)]
         # What sends goes first, in a system call of its own: data leaves while the rest is made ready. Each message
         # moves one state of each direction; where there are more states than that, everything is first. In UDP, and
@@ -380,9 +391,7 @@ class KernelStates:
 
     def _is_lost(self, ident: SaId) -> bool:
         """Whether there is no state but a larval one, which is removed. It may hide one that comes behind it."""
-        if not self._is_vacant(ident):
-            return False
-        return not self.delete(ident.destination, ident.spi, mark=ident.mark) or self._is_vacant(ident)
+        return self._is_vacant(ident) and self._refits.vacate(ident) and self._is_vacant(ident)
 
     def _is_vacant(self, ident: SaId) -> bool:
         """Whether there is no state, or a larval one."""
@@ -459,7 +468,7 @@ class KernelStates:
         At `vacant` places there may be larval states, which the kernel would take for what is to be moved; each packet
         that finds a policy which leads there makes one again.
         """
-        first = [Request(f"delete state {ident.spi:08x}", Msg.DELSA, ident.request()) for ident in vacant]
+        first = [request for ident in vacant for request in vacating(ident)]
         uncover: list[Request] = []
         if covers:
             first += _remove(self._covers.pop(covers.reqids, ()))
@@ -470,14 +479,14 @@ class KernelStates:
         go = [request for one in stopped for request in one.go(one.ae.id.destination, new.remote.address)]
         migrate = [request for one in steps for request in one.requests]
         try:
-            answers = self._transactions.transact([*first, *before, *migrate, *behind, *go])[len(first) + len(before) :]
+            answers = self._transactions.transact([*first, *before, *migrate, *behind, *go])
         except KernelRefused:
             # Nobody knows what was done; what was stopped must not stay so.
             self._transactions.transact(go + uncover)
             raise
         failure = None
         undo: list[Request] = []
-        told = iter(answers)
+        told = iter(answers[len(first) + len(before) :])
         for one in steps:
             codes = [answer.code for answer in islice(told, len(one.requests))]
             if any(codes):
@@ -489,6 +498,8 @@ class KernelStates:
             self._transactions.transact([*undo, *uncover])
         else:
             self._refits.see_to(behind, list(islice(told, len(behind))))
+        for number, ident in enumerate(vacant):
+            self._refits.vacated(ident, answers[2 * number : 2 * number + 2])
         return failure
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
