@@ -92,16 +92,20 @@ HERE, THERE, ELSEWHERE = Endpoint(A, 4500), Endpoint(GATEWAY, 4500), Endpoint(NA
 )
 def test_who_is_behind_a_nat_follows_from_what_differs(sender: Endpoint, receiver: Endpoint, nat: Nat) -> None:
     received = natd.payloads(TERMINALS, sender, receiver)
-    assert natd.judge((GATEWAYS,), received, THERE, HERE) is nat
+    assert natd.judge((GATEWAYS,), received, THERE, HERE, seen=sender.address == HERE.address) is nat
 
 
 def test_while_an_ike_sa_is_rekeyed_either_end_may_use_the_spis_of_either() -> None:
     older, newer = GATEWAYS, replace(GATEWAYS, unique_id=2, initiator_spi=0x33, responder_spi=0x44)
     for sa in (older, newer):
         received = natd.payloads(sa, HERE, THERE)
-        assert natd.judge((newer, older), received, THERE, HERE) is Nat.NONE
-    stranger = natd.payloads(replace(older, initiator_spi=0x55), HERE, THERE)
-    assert natd.judge((newer, older), stranger, THERE, HERE) is Nat.BOTH
+        assert natd.judge((newer, older), received, THERE, HERE, seen=False) is Nat.NONE
+
+
+def test_hashes_of_an_ike_sa_that_only_the_other_end_has_tell_nothing_of_a_terminal_that_is_seen_where_it_is() -> None:
+    stranger = natd.payloads(replace(GATEWAYS, initiator_spi=0x55), HERE, THERE)
+    assert natd.judge((GATEWAYS,), stranger, THERE, HERE, seen=True) is Nat.NONE
+    assert natd.judge((GATEWAYS,), stranger, THERE, HERE, seen=False) is Nat.BOTH
 
 
 # Which way
@@ -406,7 +410,9 @@ def test_an_update_that_claims_another_address_than_the_packets_show_is_a_nat_an
 
 def test_a_hash_of_nonsense_is_a_nat_at_most() -> None:
     desk, _ = validated()
-    effects = desk.message(Update(sequence=1, claimed=SEEN, natd=NatD(source=bytes(20), destination=bytes(20))))
+    effects = desk.message(
+        Update(sequence=1, claimed=Endpoint(PRIVATE, 4500), natd=NatD(source=bytes(20), destination=bytes(20)))
+    )
     assert some(MoveStates, effects) == []
     assert (desk.tunnel.nat, desk.tunnel.path) == (Nat.BOTH, UDP_FROM_B)
 

@@ -173,10 +173,11 @@ def on_update(
             # Its packets are held again, and the guard has the word.
             return tunnel, (watch(tunnel),)
         return tunnel, (move(tunnel, back, Trigger.UPDATE),)
+    seen = update.claimed.address == tunnel.path.remote.address
     if update.natd is not None:
-        nat = natd.judge(tunnel.sas, update.natd, tunnel.path.local, tunnel.path.remote)
+        nat = natd.judge(tunnel.sas, update.natd, tunnel.path.local, tunnel.path.remote, seen=seen)
     else:
-        nat = Nat.REMOTE if update.claimed.address != tunnel.path.remote.address else Nat.NONE
+        nat = Nat.NONE if seen else Nat.REMOTE
     tunnel = replace(tunnel, update_sequence=update.sequence, nat=nat)
     return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=_ack(tunnel)),)
 

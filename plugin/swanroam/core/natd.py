@@ -26,13 +26,17 @@ def payloads(sa: IkeSa, own: Endpoint, peer: Endpoint) -> NatD:
     return NatD(source=digest(sa, own), destination=digest(sa, peer))
 
 
-def judge(sas: Collection[IkeSa], received: NatD, own: Endpoint, peer: Endpoint) -> Nat:
+def judge(sas: Collection[IkeSa], received: NatD, own: Endpoint, peer: Endpoint, *, seen: bool) -> Nat:
     """Who is behind a NAT, for the end that knows itself and the sender by these endpoints.
 
-    Of several IKE_SAs the sender may have taken another than we would: one is being rekeyed.
+    Of several IKE_SAs the sender may have taken another than we would: one is being rekeyed. It may even be one that
+    this end has no more, or not yet. `seen`: by the addresses in the same message the terminal is seen where it is, and
+    then hashes of which none fits tell nothing.
     """
     peer_translated = all(received.source != digest(sa, peer) for sa in sas)
     own_translated = all(received.destination != digest(sa, own) for sa in sas)
+    if seen and peer_translated and own_translated:
+        return Nat.NONE
     if peer_translated:
         return Nat.BOTH if own_translated else Nat.REMOTE
     return Nat.LOCAL if own_translated else Nat.NONE

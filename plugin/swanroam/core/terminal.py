@@ -239,10 +239,11 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
         # It heard what went before the tunnel was put in UDP, and knew the ports of then.
         path = encapsulation.plain(path.local.address, path.remote.address)
     here = Endpoint(tunnel.here, path.local.port)
+    seen = ack.observed.address == here.address
     if ack.natd is not None:
-        nat = natd.judge(tunnel.sas, ack.natd, here, path.remote)
+        nat = natd.judge(tunnel.sas, ack.natd, here, path.remote, seen=seen)
     else:
-        nat = Nat.LOCAL if ack.observed.address != here.address else Nat.NONE
+        nat = Nat.NONE if seen else Nat.LOCAL
     own = {here.address} if nat.found else set()
     tunnel = replace(tunnel, attempt=0, sought=(), nat=nat, translated=tunnel.translated - {here.address} | own)
     if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves and not tunnel.mobike:
