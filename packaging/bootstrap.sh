@@ -16,6 +16,8 @@ guest_packages="linux-source gcc libc6-dev make bison flex bc xz-utils util-linu
 emulated_packages="qemu-system-x86 busybox-static linux-image-amd64"
 # For a guest with the file system of another Debian than this machine's.
 system_packages="$packages apparmor ca-certificates netbase"
+# To build a Python that this Debian does not have.
+python_packages="build-essential libbz2-dev libffi-dev liblzma-dev libsqlite3-dev libssl-dev pkgconf zlib1g-dev"
 # Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan
 # recommends, systemd, and rpm for stories of the RPMs.
 root_packages="charon-systemd iproute2 libstrongswan-standard-plugins nftables passwd python3 python3-click
@@ -48,7 +50,7 @@ in_lab() {
         return
     fi
     need_guest
-    sh tests/lab/guest/boot.sh "$kernel" "$system" "$PWD/build" "$PWD" "$@"
+    sh tests/lab/guest/boot.sh "$kernel" "$system" "$environment" "$PWD/build" "$PWD" "$@"
 }
 
 # Like in_lab, but in a guest on each of up to four processors. SWANROAM_CLAIMS in their environment is a folder by which
@@ -66,7 +68,7 @@ in_labs() {
     mkdir $claims
     for processor in $processors; do
         {
-            taskset -c "$processor" sh tests/lab/guest/boot.sh "$kernel" "$system" "$PWD/build" "$PWD" \
+            taskset -c "$processor" sh tests/lab/guest/boot.sh "$kernel" "$system" "$environment" "$PWD/build" "$PWD" \
                 env SWANROAM_CLAIMS="$PWD/$claims" "$@" || echo "guest $processor: $?" >>$claims/failed
         } 2>&1 | sed -u "s/^/[$processor] /" &
     done
@@ -74,7 +76,7 @@ in_labs() {
     [ ! -e $claims/failed ]
 }
 
-# What it takes to boot a guest: $kernel, $system, and Python compiled here once, and not by every program in the guest.
+# What it takes to boot a guest: $kernel, $system, $environment, and Python compiled here, not by every program in the guest.
 need_guest() {
     [ "$(id -u)" = 0 ] || die "namespaces and tunnels need root: run this with sudo"
     need_kernel
@@ -85,7 +87,7 @@ need_guest() {
 
 # True when states, delays and queues can really be made: modules may be missing whatever the configuration says.
 lab_works_here() {
-    [ -z "${SWANROAM_KERNEL:-}${SWANROAM_SYSTEM:-}" ] && [ "${SWANROAM_LAB:-}" != guest ] || return 1
+    [ -z "${SWANROAM_KERNEL:-}${SWANROAM_SYSTEM:-}${SWANROAM_PYTHON:-}" ] && [ "${SWANROAM_LAB:-}" != guest ] || return 1
     [ "$(id -u)" = 0 ] && command -v ip nft tc >/dev/null || return 1
     modprobe -q -a esp4 xfrm_user sch_netem nft_queue nft_masq nft_redir nf_conntrack_netlink veth 2>/dev/null || :
     scratch=swanroam-probe-$$
@@ -177,19 +179,49 @@ need_root() {
 }
 
 # Finds or makes the file system of the guest, $system: .roots/SUITE-lab, where SWANROAM_SYSTEM names a suite of Debian,
-# with an environment for its Python that takes the place of .venv; otherwise that of this machine, and then it is empty.
+# and below it $environment, that takes the place of .venv: of the suite's own Python, or of the version SWANROAM_PYTHON.
+# Otherwise the file system is that of this machine, and both are empty.
 need_system() {
-    system=
-    [ -n "${SWANROAM_SYSTEM:-}" ] || return 0
+    system='' environment=''
+    if [ -z "${SWANROAM_SYSTEM:-}" ]; then
+        [ -z "${SWANROAM_PYTHON:-}" ] || die "SWANROAM_PYTHON is for a guest with SWANROAM_SYSTEM"
+        return 0
+    fi
     install_packages mmdebstrap
     system=$PWD/.roots/$SWANROAM_SYSTEM-lab
     # shellcheck disable=SC2086 -- a list of names
     made_root "$SWANROAM_SYSTEM" ".roots/$SWANROAM_SYSTEM-lab" $system_packages
+    version=$(readlink "$system/usr/bin/python3")
+    version=${SWANROAM_PYTHON:-${version#python}}
+    interpreter=/usr/bin/python$version
+    if [ ! -e "$system$interpreter" ]; then
+        interpreter=/opt/python-$version/bin/python$version
+        need_python "$SWANROAM_SYSTEM" "$version" "$system"
+    fi
+    environment=/venv-$version
     wanted=$(echo "$PWD" | cat pyproject.toml tests/lab/guest/environment.sh - | cksum)
-    [ "$(cat "$system/venv/.made-from" 2>/dev/null)" = "$wanted" ] && return 0
-    say "making the environment of $SWANROAM_SYSTEM"
-    shown unshare --mount sh tests/lab/guest/environment.sh "$system" "$PWD"
-    echo "$wanted" >"$system/venv/.made-from"
+    [ "$(cat "$system$environment/.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "making the environment of $SWANROAM_SYSTEM for Python $version"
+    shown unshare --mount sh tests/lab/guest/environment.sh "$system" "$environment" "$interpreter" "$PWD"
+    echo "$wanted" >"$system$environment/.made-from"
+}
+
+# need_python SUITE VERSION ROOT: from the source package of the Debian that has this version, in ROOT/opt/python-VERSION.
+need_python() {
+    there=$3/opt/python-$2
+    wanted=$(echo "$python_packages" | cat tests/lab/guest/python.sh - | cksum)
+    [ "$(cat "$there/.made-from" 2>/dev/null)" = "$wanted" ] && return 0
+    say "building Python $2 for $1 (five minutes on two processors)"
+    {
+        sources_of "$1"
+        for other in bookworm trixie; do
+            echo
+            sources_of $other | sed 's/^Types:.*/Types: deb-src/; s/^deb /deb-src /'
+        done
+    } >build/python.sources
+    shown nice mmdebstrap --variant=apt --include="$(echo $python_packages | tr ' ' ',')" \
+        --customize-hook="sh tests/lab/guest/python.sh \"\$1\" '$2' '$3'" "$1" /dev/null build/python.sources
+    echo "$wanted" >"$there/.made-from"
 }
 
 # made_root SUITE TARGET PACKAGES...: from the mirror that this machine uses, unless it is there.
@@ -199,13 +231,18 @@ made_root() {
     wanted=$(echo "$@" | cksum)
     [ "$(cat "$root.made-from" 2>/dev/null)" = "$wanted" ] && return 0
     say "making $root"
-    sources=/etc/apt/sources.list.d/debian.sources
-    [ -e "$sources" ] || sources=/etc/apt/sources.list
     rm -rf "$root"
     mkdir -p .roots
-    sed -E "s/\\b(bookworm|trixie)/$suite/g" "$sources" >build/root.sources
+    sources_of "$suite" >build/root.sources
     shown mmdebstrap --variant=apt --include="$(echo "$@" | tr ' ' ',')" "$suite" "$root" build/root.sources
     echo "$wanted" >"$root.made-from"
+}
+
+# The list for apt of a suite, at the mirror that this machine uses.
+sources_of() {
+    sources=/etc/apt/sources.list.d/debian.sources
+    [ -e "$sources" ] || sources=/etc/apt/sources.list
+    sed -E "s/\\b(bookworm|trixie)/$1/g" "$sources"
 }
 
 # Makes .roots/SUITE-installed, or .roots/SUITE-rpm, with a package installed: install_root SUITE PACKAGE. Here, because

@@ -5,8 +5,9 @@
 # Installs what is missing (packaging/bootstrap.sh), then: lint, types, unit and property tests, the packages, built and
 # lived with on Debian 12 and 13, and the lab, which is real strongSwan in network namespaces, in a guest kernel where the
 # running one cannot. Without a part: all of these, each even if one before failed; the exit status is 0 when all passed.
-# By name only: faults, the stories of things that break; libreswan, those of another gateway; compat, the lab on each pair
-# of a Debian and a kernel (SWANROAM_SYSTEM and SWANROAM_KERNEL narrow both lists). Logs of failed scenarios: build/lab-logs/
+# By name only: faults, the stories of things that break; libreswan, those of another gateway; compat, the lab with each
+# Debian, kernel and Python (SWANROAM_SYSTEM, SWANROAM_KERNEL and SWANROAM_PYTHON narrow the lists to one). Logs of failed
+# scenarios: build/lab-logs/
 set -eu
 cd "$(dirname -- "$0")/.."
 . packaging/bootstrap.sh
@@ -41,7 +42,7 @@ lab() {
     $how "$PWD/$python" -m pytest -p no:cacheprovider --durations=40 "$@"
 }
 
-# All of the lab but for the packages, whose stories have their own machines, for each pair; the table is of all pairs that
+# All of the lab but for the packages, whose stories have their own machines, for each combination; the table is of all that
 # were ever run here: build/compat/
 compat() {
     case " $* " in
@@ -53,13 +54,16 @@ compat() {
     esac
     mkdir -p build/compat
     worse=0
-    for suite in ${SWANROAM_SYSTEM:-bookworm trixie}; do
-        for version in ${SWANROAM_KERNEL:-6.1 6.12}; do
-            pair=build/compat/$suite-$version
-            say "$suite on Linux $version"
-            rm -rf "$pair" "$pair.xml"
-            SWANROAM_SYSTEM=$suite SWANROAM_KERNEL=$version lab --junitxml="$pair.xml" "$@" || worse=1
-            [ ! -d build/lab-logs ] || mv build/lab-logs "$pair"
+    for debian in ${SWANROAM_SYSTEM:-bookworm trixie}; do
+        for linux in ${SWANROAM_KERNEL:-6.1 6.12}; do
+            for language in ${SWANROAM_PYTHON:-3.11 3.13}; do
+                column=build/compat/$debian-$linux-$language
+                say "$debian on Linux $linux with Python $language"
+                rm -rf "$column" "$column.xml"
+                SWANROAM_SYSTEM=$debian SWANROAM_KERNEL=$linux SWANROAM_PYTHON=$language \
+                    lab --junitxml="$column.xml" "$@" || worse=1
+                [ ! -d build/lab-logs ] || mv build/lab-logs "$column"
+            done
         done
     done
     "$python" -m tests.lab.compat build/compat/*.xml

@@ -1,7 +1,7 @@
-"""The table of what holds where: `python -m tests.lab.compat RESULTS.xml...`, from what pytest wrote for each pair.
+"""The table of what holds where: `python -m tests.lab.compat RESULTS.xml...`, from what pytest wrote for each column.
 
-A pair is a Debian and a kernel, and its file is named after it. The table goes to compat.md and compat.json beside the
-first file, and the former to standard output, too.
+A combination is of a Debian, a kernel and a Python, and its file is named after it. The table goes to compat.md and
+compat.json beside the first file, and the former to standard output, too.
 """
 
 import json
@@ -19,9 +19,9 @@ OUTCOMES = {"failure": "failed", "error": "failed", "skipped": "skipped"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What was seen on a pair."""
+    """What was seen on a combination."""
 
-    pair: str
+    combination: str
     day: str
     versions: dict[str, str]
     """As the programs and the kernel themselves say."""
@@ -54,7 +54,7 @@ def read(path: Path) -> Column:
             failed[module].append(name)
         modules.setdefault(module, Counter())[outcome] += 1
     return Column(
-        pair=path.stem,
+        combination=path.stem,
         day=suite.attrib["timestamp"][:10],
         versions={entry.attrib["name"]: entry.attrib["value"] for entry in suite.iter("property")},
         modules={module: dict(counts) for module, counts in sorted(modules.items())},
@@ -63,11 +63,11 @@ def read(path: Path) -> Column:
 
 
 def table(columns: Sequence[Column]) -> str:
-    """A row for each version and module, a column for each pair, and below that what failed; Markdown."""
+    """A row for each version and module, a column for each combination, and below that what failed; Markdown."""
     versions = dict.fromkeys(name for column in columns for name in column.versions)
     modules = sorted({module for column in columns for module in column.modules})
     lines = [
-        _row("", (column.pair for column in columns)),
+        _row("", (column.combination for column in columns)),
         _row("---", ("---" for _ in columns)),
         *(_row(name, (column.versions.get(name, "") for column in columns)) for name in versions),
         _row("seen on", (column.day for column in columns)),
@@ -75,7 +75,7 @@ def table(columns: Sequence[Column]) -> str:
         _row("all", (_counts(column.total()) for column in columns)),
     ]
     failed = [
-        f"- {column.pair}: `{module}::{name}`"
+        f"- {column.combination}: `{module}::{name}`"
         for column in columns
         for module, names in column.failed.items()
         for name in names

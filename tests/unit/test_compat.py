@@ -1,4 +1,4 @@
-"""The table of the lab on each pair of a Debian and a kernel."""
+"""The table of the lab on each combination of a Debian, a kernel and a Python."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ RESULTS = """<testsuites><testsuite name="pytest" timestamp="2026-11-26T23:00:00
 
 
 def test_each_story_counts_once_and_what_failed_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "trixie-6.12.xml"
+    file = tmp_path / "trixie-6.12-3.13.xml"
     file.write_text(RESULTS)
     column = read(file)
     assert column.versions == {"strongSwan": "6.0.1", "Linux": "6.12.117"}
@@ -23,13 +23,13 @@ def test_each_story_counts_once_and_what_failed_is_named(tmp_path: Path) -> None
     assert column.failed == {"test_nat": ["test_one"]}
 
 
-def test_the_table_has_a_column_for_each_pair_and_says_where_nothing_was_told(tmp_path: Path) -> None:
-    other = tmp_path / "bookworm-6.1.xml"
+def test_the_table_has_a_column_for_each_combination_and_says_where_nothing_was_told(tmp_path: Path) -> None:
+    other = tmp_path / "bookworm-6.1-3.11.xml"
     other.write_text("\n".join(line for line in RESULTS.splitlines() if "test_nat" not in line))
-    file = tmp_path / "trixie-6.12.xml"
+    file = tmp_path / "trixie-6.12-3.13.xml"
     file.write_text(RESULTS)
     lines = table([read(other), read(file)]).splitlines()
-    assert lines[0] == "|  | bookworm-6.1 | trixie-6.12 |"
+    assert lines[0] == "|  | bookworm-6.1-3.11 | trixie-6.12-3.13 |"
     assert "| `test_nat` | - | 1, 1 failed |" in lines
     assert "| all | 1, 1 skipped | 2, 1 failed, 1 skipped |" in lines
-    assert lines[-1] == "- trixie-6.12: `test_nat::test_one`"
+    assert lines[-1] == "- trixie-6.12-3.13: `test_nat::test_one`"

@@ -1,17 +1,17 @@
 #!/bin/sh
 # Runs one command, as root, in a guest kernel that has ESP:
 #
-#     boot.sh KERNEL SYSTEM ARTIFACTS CHECKOUT COMMAND...
+#     boot.sh KERNEL SYSTEM ENVIRONMENT ARTIFACTS CHECKOUT COMMAND...
 #
 # KERNEL is the path of a Linux for ARCH=um (kernel.sh), which runs as a program of this machine on one of its processors;
 # or the release of a kernel of Debian's below /boot, which has all processors, emulated: that takes four times as long.
-# SYSTEM is the root of another Debian that the command sees, with the checkout in it, and SYSTEM/venv as the checkout's
-# .venv; or empty, and the command sees the file system of this machine.
+# SYSTEM is the root of another Debian that the command sees, with the checkout in it, and ENVIRONMENT, a folder of it, as
+# the checkout's .venv; or both are empty, and the command sees the file system of this machine.
 # What the command writes below ARTIFACTS (a folder of the checkout) stays; every other write is forgotten with the
 # guest. The exit status is the command's, and 125 when the guest did not come so far.
 set -eu
-kernel=$1 system=$2 artifacts=$3 checkout=$4
-shift 4
+kernel=$1 system=$2 environment=$3 artifacts=$4 checkout=$5
+shift 5
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 mkdir -p "$artifacts"
@@ -30,7 +30,7 @@ trap 'rm -f "$order" "$status"' EXIT
 as_program() {
     last=$(taskset -cp $$ | sed 's/.*[ ,-]//')
     timeout 3600 taskset -c "$last" "$kernel" mem=2G quiet rootfstype=hostfs ro init="$here/inside.sh" -- "$artifacts" "$checkout" \
-        "$order" "${system:-/}"
+        "$order" "${system:-/}" "$environment"
 }
 
 # --disable-kvm: on hosts that are virtual machines themselves /dev/kvm may be there and the guest hang in it.
@@ -44,7 +44,7 @@ emulated() {
         --qemu-opts="-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap" \
         --qemu-opts="-device virtio-9p-pci,fsdev=cached,mount_tag=cached" \
         --append "no5lvl mitigations=off tsc=reliable clocksource=tsc random.trust_cpu=on" \
-        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$order' '${system:-/}'"
+        --rwdir "$artifacts" --exec "sh '$here/inside.sh' '$artifacts' '$checkout' '$order' '${system:-/}' '$environment'"
 }
 
 # cat: QEMU opens its output anew, and would truncate a file.

@@ -1,9 +1,9 @@
 #!/bin/sh
-# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER SYSTEM. Makes a root that is writable,
-# runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of all it has
-# everything to make, and ends the guest.
+# First program in the guest that boot.sh starts: inside.sh ARTIFACTS CHECKOUT ORDER SYSTEM [ENVIRONMENT]. Makes a root
+# that is writable, runs ORDER, a script in ARTIFACTS, and leaves its exit status in ORDER.status. As the first process of
+# all it has everything to make, and ends the guest.
 set -u
-artifacts=$1 checkout=$2 order=$3 system=$4
+artifacts=$1 checkout=$2 order=$3 system=$4 environment=${5:-}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
 # The kernel that is a program reads the files of its machine by itself.
@@ -44,7 +44,7 @@ mount -t tmpfs -o mode=755 layer /run/layer
 layered root "$system" $root
 if [ "$system" != / ]; then
     layered checkout "$checkout" "$root$checkout"
-    mount --bind $root/venv "$root$checkout/.venv"
+    mount --bind "$root$environment" "$root$checkout/.venv"
 fi
 for name in proc sys dev; do mount --rbind "/$name" "$root/$name"; done
 mount -t tmpfs -o mode=755 run $root/run
