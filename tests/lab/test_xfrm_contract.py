@@ -737,7 +737,7 @@ def test_a_marked_state_is_found_by_its_spi_once_it_was_seen(stack: ExitStack) -
     assert [spi for spi, _ in states.paths([DOWN])] == [DOWN]
 
     assert state(states, OLD, DOWN).mark == Mark(0x2A, 0xFF)
-    xfrm(TERMINAL, "state flush")
+    assert states.delete(ip_address(OLD), DOWN)
     states.paths([DOWN])
     assert states.state(ip_address(OLD), DOWN) is None
 

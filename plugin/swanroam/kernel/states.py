@@ -166,8 +166,8 @@ class KernelStates:
         return self._mirror.mark(source, destination)
 
     def delete(self, destination: IPAddress, spi: int, protocol: int = ESP, mark: Mark | None = None) -> bool:
-        """Delete a state; False when there was none."""
-        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark)
+        """Delete a state; False when there was none. `mark` as for `state`."""
+        named = SaId(destination=destination, spi=spi, protocol=protocol, mark=mark or self._marks.get(spi))
         try:
             self._requests.request(f"delete state {spi:08x}", Msg.DELSA, named.request())
         except KernelRefused as error:
