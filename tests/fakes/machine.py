@@ -97,18 +97,11 @@ class FakeKernel(Refusing, Bell):
         self.where: dict[int, Path] = {}
         self.gone: set[int] = set()
         """Outbound SPIs that have no state."""
-        self.events: list[XfrmEvent] = []
 
     def process_events(self) -> list[XfrmEvent]:
         """What happened since this was asked last."""
         self.hear()
-        events, self.events = self.events, []
-        return events
-
-    def happened(self, *events: XfrmEvent) -> None:
-        """Tell of it."""
-        self.events += events
-        self.ring()
+        return []
 
     def mark(self, source: IPAddress, destination: IPAddress) -> int:
         """No policy has one."""

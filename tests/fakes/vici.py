@@ -149,11 +149,6 @@ class FakeCharon:
                 if event in events:
                     client.sendall(data)
 
-    def registered(self, event: str) -> bool:
-        """Whether a connection has registered for the event."""
-        with self._lock:
-            return any(event in events for events in self._clients.values())
-
     def establish(self) -> int:
         """Set up the tunnel, with its events; returns the id of the IKE_SA."""
         ike_id, child_id = next(self._ids), next(self._ids)

@@ -1,4 +1,4 @@
-"""Makes ESP packets (RFC 4303), apart from the code under test: for tests, benchmarks and fuzzing."""
+"""Makes ESP packets (RFC 4303), apart from the code under test: for tests and fuzzing."""
 
 import hmac
 import struct

@@ -100,7 +100,7 @@ def test_a_connection_takes_from_the_star_what_is_not_said_of_it() -> None:
         ('role = "gateway"\nport = 65536', "port", ["1 to 65535"]),
         ('role = "gateway"\nport = true', "port", ["a boolean, true", "an integer"]),
         ('role = "gateway"\nport = "4555"', "port", ["a string, '4555'", "an integer"]),
-        ('role = "gateway"\nqueue = -1', "queue", ["0 to 65532"]),
+        ('role = "gateway"\nqueue = -1', "queue", ["0 to 65531"]),
         ('role = "gateway"\nqueue = 1.5', "queue", ["a float, 1.5"]),
         ('role = "gateway"\nlog_level = "loud"', "log_level", ['"debug", "info", "warning", "error"']),
         ('role = "gateway"\nvici = 3', "vici", ["an integer, 3", "a string"]),

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -297,6 +297,24 @@ def test_a_charon_that_comes_late_and_is_restarted_is_found(stage: Stage) -> Non
     machine, _ = stage.serve(story)
     assert machine.done("watch", "unwatch")[0] == "watch"
     assert machine.done("watch", "unwatch")[-1] == "unwatch"
+
+
+def test_systemd_is_told_of_start_reload_and_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = stage.folder / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+
+    async def story(running: Running) -> None:
+        running.tell(signal.SIGHUP)
+        await until(lambda: "configuration reloaded" in caplog.text)
+
+    with stage.charon, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as systemd:
+        systemd.bind(str(address))
+        systemd.setblocking(False)
+        stage.serve(story)
+        told = [systemd.recv(1000).decode().split("=")[0] for _ in range(4)]
+    assert told == ["READY", "RELOADING", "READY", "STOPPING"]
 
 
 def test_a_good_reload_is_taken_over_by_tunnels_hooks_and_log_level(

@@ -77,7 +77,7 @@ class Config:
     port: int = 4555
     """UDP port of in-tunnel messages."""
     queue: int = 4555
-    """NFQUEUE number of held packets; that of messages is the next."""
+    """NFQUEUE number of held packets; messages, IKE, late packets and packets for terminals have the four after it."""
     log_level: LogLevel = LogLevel.INFO
     preference: tuple[tuple[str, int], ...] = ()
     """(interface pattern, preference), in the order of the file."""
@@ -165,7 +165,7 @@ def _config(top: Table) -> Config | None:
         top.complain("control_socket", "is the same as vici; accepted: a path of its own")
     state_dir = _path(top, "state_dir", "/var/lib/swanroam")
     port = top.integer("port", 4555, 1, 65535)
-    queue = top.integer("queue", 4555, 0, 65532)  # and the next three: messages, IKE, late packets
+    queue = top.integer("queue", 4555, 0, 65531)  # and the next four
     log_level = top.word("log_level", LogLevel, LogLevel.INFO)
     tunnels = _tunnels(top.table("tunnels"))
     if top.has("preference") and role is Role.GATEWAY:

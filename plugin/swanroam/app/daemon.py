@@ -1,7 +1,8 @@
 """The daemon: puts sources, core and performer together, and keeps them running until it is told to stop.
 
 Everything but vici, hooks and the store happens in one thread. Signals: SIGTERM and SIGINT stop, SIGHUP reloads the
-configuration. Stopping leaves every tunnel as it is, and nothing of ours in the packet filter.
+configuration. Stopping leaves every tunnel working and nothing of ours in the packet filter; those that need the daemon
+charon builds anew (core/leaving.py).
 """
 
 import asyncio
@@ -91,6 +92,7 @@ class Daemon:
     ) -> None:
         self._config, self._config_file, self._loop, self._adapters = config, config_file, loop, adapters
         self._clock: Callable[[], float] = time.monotonic
+        self._notifier = Notifier.from_environment()
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,7 +157,7 @@ class Daemon:
         async with control:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop.set)
-            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+            self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             try:
                 self._filter.install()
                 self._on_repository(self._routes.start())
@@ -167,21 +169,20 @@ class Daemon:
         log.info("swanroam stopped; the tunnels are charon's")
 
     async def _work(self) -> None:
-        notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as self._group:
             self._watch(self._queue.fileno(), self._on_packets)
             self._watch(self._kernel.fileno(), self._on_kernel_events)
             self._watch(self._filter.fileno(), self._on_filter_events)
             self._watch(self._routes.fileno(), self._on_routes)
             self._spawn("list IKE_SAs", self._lister.run())
-            self._spawn("watchdog", notifier.watchdog())
+            self._spawn("watchdog", self._notifier.watchdog())
             self._charon.start()
             self._events.start()
             _be_quick()
-            notifier.ready()
+            self._notifier.ready()
             log.info("swanroam runs as %s", self._config.role)
             await self._stop.wait()
-            notifier.stopping()
+            self._notifier.stopping()
             for descriptor in self._watched:
                 self._loop.remove_reader(descriptor)
             for timer in (self._repair, self._asking):
@@ -328,6 +329,11 @@ class Daemon:
     def _repair_soon(self) -> None:
         if self._repair is None:
             self._repair = self._loop.call_later(FILTER_RETRY_S, self._repair_filter)
+
+    def _on_hangup(self) -> None:
+        self._notifier.reloading()
+        self._reload()
+        self._notifier.ready()
 
     def _reload(self) -> None:
         """Take over what can be changed while running; a configuration with errors changes nothing."""

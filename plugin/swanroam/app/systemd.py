@@ -50,10 +50,6 @@ class Notifier:
         """The daemon is about to end."""
         self.notify("STOPPING=1")
 
-    def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
-        self.notify(f"STATUS={' '.join(text.splitlines())}")
-
     async def watchdog(self) -> None:
         """Give signs of life from the event loop, twice as often as asked for; returns at once when none are."""
         if self._watchdog_s is None or self._address is None:

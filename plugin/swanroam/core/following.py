@@ -4,7 +4,8 @@ Gateway: charon removes the inbound state and adds it again with the replay wind
 update_sa: its destination did not change, so charon finds it). A packet that comes in between finds no state and is
 lost. So the packet filter holds what comes on the tunnel's SPIs from before charon is told until it has followed, which
 is a matter of milliseconds, and not for longer than DEADLINE_S. Where charon is to hear from the kernel of a new source
-(RemindCharon) one packet is let through for that.
+(RemindCharon) one packet is let through for that. What goes down to the terminal waits as well: a policy of charon's
+would drop it.
 
 Terminal: charon does the same with the outbound state.
 

@@ -5,6 +5,7 @@
     rate-limited            its SPI or its source has had its share of verifications (counted by the kernel)
     unknown-spi             no tunnel has this SPI any more
     malformed, bad-icv      it is not authentic, in the words of the verifier
+    unsupported-algorithm   that cannot be told, nor where its state cannot be read: kernel-refused
     replayed, old-sequence  a newer packet was there already: this one is late, or somebody kept it
     inner-source            what is in it is not from an address of this tunnel
     no-capability           the terminal did not agree to this, and nobody configured it

@@ -20,6 +20,8 @@ __all__ = ["NetlinkSocket"]
 SOL_NETLINK: Final = 270
 NETLINK_ADD_MEMBERSHIP: Final = 1
 RECEIVE_BYTES: Final = 1 << 18
+RECEIVE_BUFFER: Final = 1 << 21
+"""Bytes that wait in the kernel; beyond that events are lost (ENOBUFS)."""
 ANSWER_TIMEOUT_S: Final = 5
 
 
@@ -33,13 +35,12 @@ class NetlinkSocket:
         self,
         family: int,
         groups: Iterable[int] = (),
-        receive_buffer: int = 1 << 21,
         answer_timeout_s: int = ANSWER_TIMEOUT_S,
     ) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._sequence = itertools.count(1)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             self._socket.bind((0, 0))
             for group in groups:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)

@@ -16,8 +16,6 @@ __all__ = [
     "DUMMY_IDENTIFIER",
     "DUMMY_MAGIC",
     "PROTOCOL_ESP",
-    "PROTOCOL_ICMP",
-    "PROTOCOL_ICMP6",
     "PROTOCOL_UDP",
     "IpHeader",
     "UdpPacket",
@@ -28,10 +26,8 @@ __all__ = [
     "readdressed",
 ]
 
-PROTOCOL_ICMP: Final = 1
 PROTOCOL_UDP: Final = 17
 PROTOCOL_ESP: Final = 50
-PROTOCOL_ICMP6: Final = 58
 
 IP4_HEADER_BYTES: Final = 20
 IP6_HEADER_BYTES: Final = 40

@@ -1,7 +1,6 @@
 """Sequence numbers and counters of a state alone, without its keys: XFRM_MSG_GETAE, NEWAE."""
 
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Self
 
 from swanroam.model.path import IPAddress
@@ -21,19 +20,7 @@ from swanroam.wire.xfrm.structs import (
     unpack_scalar,
 )
 
-__all__ = ["AeFlag", "AeState", "pack_sent"]
-
-
-class AeFlag(IntFlag):
-    """What XFRM_MSG_GETAE asks for and NEWAE tells, XFRM_AE_*."""
-
-    RTHR = 1
-    RVAL = 2
-    LVAL = 4
-    ETHR = 8
-    CR = 16
-    CE = 32
-    CU = 64
+__all__ = ["AeState", "pack_sent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
