@@ -15,7 +15,7 @@ packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharo
 guest_packages="linux-source gcc libc6-dev make bison flex bc xz-utils util-linux"
 emulated_packages="qemu-system-x86 busybox-static linux-image-amd64"
 # For a guest with the file system of another Debian than this machine's.
-system_packages="$packages apparmor ca-certificates netbase"
+system_packages="$packages apparmor ca-certificates mount netbase"
 # To build a Python that this Debian does not have.
 python_packages="build-essential libbz2-dev libffi-dev liblzma-dev libsqlite3-dev libssl-dev pkgconf zlib1g-dev"
 # Roots of Debian machines for the tests of the packages: what swanroam's package needs, what Debian's strongSwan

@@ -1,6 +1,7 @@
 """The thread that gives commands to charon."""
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,28 @@ def test_one_connection_serves_all_commands(tmp_path: Path) -> None:
     with FakeCharon(tmp_path / "vici") as charon:
         commanding(charon.path, story)
         assert charon.connections == 1
+
+
+def test_neither_a_machine_out_of_sockets_nor_a_defect_of_ours_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(commands: CharonCommands) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("swanroam.charon.connection.socket.socket", _none_left)
+            with pytest.raises(CharonGone, match="no socket"):
+                await commands.version()
+        with monkeypatch.context() as patch:
+            patch.setattr("swanroam.charon.commands._version", _none_left)
+            with pytest.raises(CharonGone, match="version: OSError"):
+                await commands.version()
+        assert await commands.version()
+
+    with FakeCharon(tmp_path / "vici") as charon:
+        commanding(charon.path, story)
+
+
+def _none_left(*_arguments: object) -> None:
+    raise OSError(errno.ENFILE, "Too many open files in system")
 
 
 def test_an_absent_charon_is_gone_and_then_found(tmp_path: Path) -> None:

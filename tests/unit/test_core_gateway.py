@@ -354,11 +354,31 @@ def test_a_return_to_where_the_tunnel_is_already_ends_the_waiting() -> None:
     assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
 
 
-def test_a_return_that_the_kernel_refuses_ends_the_waiting_where_the_tunnel_is() -> None:
+def test_a_return_that_the_kernel_refuses_is_tried_again_and_the_path_stays_unproven() -> None:
     desk = negotiated(Role.GATEWAY)
-    effects = desk.refused(one(MoveStates, unanswered(desk, follow(desk, B, 10, 1))))
-    assert len(some(ListIkeSas, effects)) == 1
-    assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_B)
+    back = one(MoveStates, unanswered(desk, follow(desk, B, 10, 1)))
+    for _ in range(3):
+        effects = desk.refused(back)
+        assert len(some(ListIkeSas, effects)) == 1
+        assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.VALIDATING, AT_B)
+        assert one(Watch, desk.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})).unproven == (SPI_DOWN,)
+        assert desk.expired(TimerKind.VALIDATION) == (back,)
+    desk.moved(back)
+    assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
+    assert desk.tunnel.rejected[Reason.NOT_VALIDATED] == 1
+
+
+def test_a_daemon_that_ends_before_the_terminal_has_answered_returns_and_the_next_one_asks_again() -> None:
+    desk = negotiated(Role.GATEWAY)
+    follow(desk, B, 10, 1)
+    assert one(MoveStates, desk.core.leave()).new == AT_A
+
+    following = Desk(Role.GATEWAY)
+    following.later(1.0)
+    following.core.remember([(desk.tunnel, frozenset({SPI_UP}))])
+    effects = following.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})
+    assert (following.tunnel.phase, some(InformCharon, effects)) == (Phase.VALIDATING, [])
+    assert one(MoveStates, unanswered(following, effects)).new == AT_A
 
 
 @pytest.mark.parametrize("reason", [Reason.VETOED, Reason.KERNEL_REFUSED])

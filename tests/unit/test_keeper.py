@@ -121,6 +121,18 @@ def test_a_tunnel_that_is_gone_by_then_is_not_written() -> None:
     assert kept.records == {}
 
 
+def test_what_did_not_change_is_the_same_text_whenever_it_is_written_but_for_another_time_of_day() -> None:
+    table, kept, now = Table(), Kept(), [900.1, EPOCH_S]
+    table.put(TUNNEL)
+    keeper = StoreKeeper(kept, table, lambda: now[0], lambda: now[1])
+    written: set[tuple[bytes, bytes]] = set()
+    for step_s in (0.0, 0.1, 0.2, 3600.0):
+        now = [now[0] + 0.3, now[1] + 0.3 + step_s * (step_s > 1)]
+        keeper.persist(KEY)
+        written.update(kept.records.values())
+    assert len(written) == 2
+
+
 def test_a_tunnel_that_is_forgotten_is_removed() -> None:
     kept = persisted(TUNNEL)
     keeper = StoreKeeper(kept, Table(), lambda: 0.0, lambda: EPOCH_S)

@@ -164,6 +164,8 @@ def test_messages_and_ike_are_limited_before_they_are_queued_for_each_tunnel() -
         for chain, by, limited, queue in (
             ("spoken", "@bound goto", "@speakers", "to 11"),
             ("carried", "@carried jump", "@carriers", "to 12"),
+            ("arrived", "@arriving jump", "@arrivers", "to 12"),
+            ("arrived6", "@arriving6 jump", "@arrivers6", "to 12"),
         ):
             first, second = rules.partition(f"chain {chain} {{")[2].partition("}\n  ")[0].strip().splitlines()
             assert limited in first

@@ -247,6 +247,15 @@ def test_a_veto_comes_back_with_its_reason_and_nothing_is_moved() -> None:
     working(story)
 
 
+def test_hooks_are_not_asked_about_a_return_to_what_was_proven() -> None:
+    async def story(desk: Desk) -> None:
+        desk.machine.hooks[0].veto = "metered: no roaming on mobile links"
+        desk.performer.perform((replace(MOVE, trigger=Trigger.REVERT),))
+        assert desk.machine.done("move") == ["move"]
+
+    working(story)
+
+
 @pytest.mark.parametrize("refused", [WATCH, Unwatch(KEY)])
 def test_sets_that_the_kernel_refuses_to_change_are_repaired(refused: Effect) -> None:
     async def story(desk: Desk) -> None:

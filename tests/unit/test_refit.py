@@ -161,7 +161,7 @@ def test_what_is_put_back_is_where_it_was_with_the_number_that_it_had() -> None:
     *deletions, addition = transactions.requests
     assert [request.payload for request in deletions] == [OUT.request(), MOVED.request()]
     back = again(addition.payload)
-    assert (back.destination, back.encap, back.sent) == (NAT, in_udp.encap, 9)
+    assert (back.destination, back.encap, back.sent) == (NAT, in_udp.encap, 9 + HEALED)
 
 
 @pytest.mark.parametrize("there", [None, replace(STATE, aead=None)])
@@ -177,6 +177,8 @@ def test_a_larval_state_is_removed_and_with_it_the_place_is_vacant(there: SaStat
         (STATE, 90 + HEALED),
         (replace(STATE, replay=None, esn_replay=EsnReplay(sent=7, received=0, window=32, bitmap=(0,))), 7 + HEALED),
         (replace(STATE, replay=Replay(sent=0xFFFF_FFFF)), 0xFFFF_FFFF),
+        (replace(STATE, replay=Replay(sent=0xFFFF_FFF0)), 0xFFFF_FFF0),
+        (replace(STATE, replay=Replay(received=80)), 0),
     ],
 )
 def test_what_took_the_place_of_a_larval_state_is_added_again_beyond_its_number(before: SaState, sent: int) -> None:

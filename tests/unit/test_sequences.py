@@ -104,7 +104,9 @@ def test_a_stopped_state_sends_nothing_and_goes_on_after_the_last_number_that_it
     assert there == []
     assert kernel[THERE].sent & BLOCKED == BLOCKED, "the kernel would not count round"
     used = packets(kernel[THERE]) - packets(state)
-    assert stopped.sent == state.sent + used, "no number is used twice"
+    # A packet that is cut into several later is one of those counted.
+    beyond = state.sent + used + (HEALED if used else 0)
+    assert stopped.sent == beyond, "no number is used twice"
     kernel.transact(stopped.go(THERE))
     assert kernel[THERE].sent == stopped.sent
     after = kernel[THERE]

@@ -131,10 +131,10 @@ def test_each_packet_that_may_not_move_a_tunnel_has_its_reason(case: str) -> Non
     assert (answer.packet_id, answer.at_s, answer.reason, answer.inner_source) == (7, 12.5, reason, None)
 
 
-def test_a_state_without_a_window_takes_every_number() -> None:
+def test_of_a_state_without_a_window_nobody_can_tell_what_is_new() -> None:
     state = gcm_state(replay=None, replay_window=0)
-    assert verified(state, sealed(3)).reason is None
-    assert verified(gcm_state(received=9, bitmap=1, replay_window=0), sealed(9)).reason is None
+    assert verified(state, sealed(3)).reason is Reason.REPLAYED
+    assert verified(gcm_state(received=9, bitmap=1, replay_window=0), sealed(10)).reason is Reason.REPLAYED
 
 
 def test_a_number_within_the_window_that_was_not_seen_is_authentic() -> None:

@@ -24,6 +24,10 @@ CALENDAR_S: Final = 1e11
 """Seconds since the epoch that every calendar can show, three thousand years of them; no move takes as long."""
 
 
+STEP_S: Final = 1.0
+"""By how much the time of day may be off before it is taken anew."""
+
+
 class Records(Protocol):
     """The part of the store that keeping needs."""
 
@@ -39,6 +43,7 @@ class StoreKeeper:
 
     def __init__(self, store: Records, table: Table, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._store, self._table, self._clock, self._wall = store, table, clock, wall
+        self._epoch_s = wall() - clock()
 
     def persist(self, key: TunnelKey) -> None:
         """Write what is known of a tunnel; one that is gone by now is left out."""
@@ -51,11 +56,18 @@ class StoreKeeper:
             # Every inbound SPI is there, also those that moved nothing yet: by them the tunnel is known again.
             highest={spi: tunnel.highest.get(spi, 0) for spi in tunnel.spis},
             moves=tunnel.moves,
-            last_move=_shifted(tunnel.last_move, self._wall() - self._clock()),
+            last_move=_shifted(tunnel.last_move, self._epoch()),
             rejected=tunnel.rejected,
             update_sequence=tunnel.update_sequence,
         )
         self._store.put(record)
+
+    def _epoch(self) -> float:
+        """When the monotonic clock was 0; the same each time, so that what did not change is not written again."""
+        epoch_s = self._wall() - self._clock()
+        if abs(epoch_s - self._epoch_s) > STEP_S:
+            self._epoch_s = epoch_s
+        return self._epoch_s
 
     def forget(self, key: TunnelKey) -> None:
         """Remove a tunnel from the store."""

@@ -40,6 +40,7 @@ from swanroam.model.effects import (
     SendMessage,
     StartTimer,
     StopTimer,
+    Trigger,
     TunnelMoved,
     Unwatch,
     VerifyPacket,
@@ -56,7 +57,7 @@ from swanroam.model.events import (
     TimerId,
 )
 from swanroam.model.path import IPAddress
-from swanroam.model.tunnel import TunnelKey
+from swanroam.model.tunnel import ChildSa, TunnelKey
 from swanroam.wire.control import encode
 from swanroam.wire.esppacket import EspPacket
 
@@ -212,8 +213,9 @@ class Performer:
             case DeleteStates(children=children, inbound=inbound, outbound=outbound):
                 self.world.kernel.forget(children, inbound, outbound)
             case LookForStates(key=key, children=children, places=places):
-                lost = self.world.kernel.lost(children, places)
-                self._events.append(StatesLookedFor(at_s=self.world.clock(), key=key, lost=lost))
+                self._events.append(
+                    StatesLookedFor(at_s=self.world.clock(), key=key, lost=self._lost(children, places))
+                )
             case Watch():
                 self._watch(effect)
             case Unwatch(key=key):
@@ -246,6 +248,13 @@ class Performer:
             case _:
                 assert_never(effect)
 
+    def _lost(self, children: tuple[ChildSa, ...], places: tuple[IPAddress, ...]) -> tuple[int, ...]:
+        try:
+            return self.world.kernel.lost(children, places)
+        except KernelRefused as error:
+            log.warning("looking for states failed: %s", error)
+            return ()  # what is not known is not asked for again and again
+
     def _watch(self, watch: Watch) -> None:
         if watch.sources:
             self.world.release(watch)
@@ -266,7 +275,9 @@ class Performer:
 
     def _move(self, effect: MoveStates | KeepAddress) -> MoveFinished | MoveRefused:
         began_s = self.world.clock()
-        veto = self.world.hooks.veto_move(effect.key, effect.old, effect.new)
+        # What returns a tunnel to the path that was proven last is no move that anybody wants.
+        asked = effect.trigger is not Trigger.REVERT
+        veto = self.world.hooks.veto_move(effect.key, effect.old, effect.new) if asked else None
         reason, detail = Reason.VETOED, veto or ""
         if veto is None:
             try:

@@ -144,7 +144,7 @@ class CharonCommands:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping.is_set():
             if not job.future.cancelled():
-                job.finish(self._answer(job))
+                job.finish(self._outcome(job))
         self._disconnect()
         while True:
             if job is not None:
@@ -152,6 +152,14 @@ class CharonCommands:
             if self._jobs.empty():
                 return
             job = self._jobs.get()
+
+    def _outcome(self, job: _Job) -> object:
+        try:
+            return self._answer(job)
+        except Exception as error:
+            # A defect of ours: commands after this one are answered all the same.
+            LOG.exception("%s failed", job.command)
+            return CharonGone(f"{job.command}: {type(error).__name__}")
 
     def _answer(self, job: _Job) -> object:
         try:

@@ -47,12 +47,14 @@ class Answer:
 class ViciConnection:
     """A connection for one thread; only `interrupt` may be called from another.
 
-    Every method raises CharonGone when the socket is absent, was closed or stalls; the connection is of no use then.
+    Every method, and making one, raises CharonGone when there is no socket, or it was closed or stalls; the connection
+    is of no use then.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with self._gone("no socket"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._buffer = bytearray()
         self._events: deque[tuple[str, Mapping[str, object]]] = deque()
         self.malformed = 0

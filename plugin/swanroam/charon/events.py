@@ -83,10 +83,11 @@ class CharonEvents:
         delay_s, outage = self._delays.first_s, False
         while not self._stopping.is_set():
             began_s = self._clock()
-            connection = ViciConnection(self._path, self._clock)
-            with self._lock:
-                self._connection = connection
+            connection: ViciConnection | None = None
             try:
+                connection = ViciConnection(self._path, self._clock)
+                with self._lock:
+                    self._connection = connection
                 self._open(connection)
                 LOG.info("charon is %s at %s", "back" if outage else "there", self._path)
                 outage = False
@@ -96,10 +97,15 @@ class CharonEvents:
                 if not outage and not self._stopping.is_set():
                     LOG.warning("charon is not there (%s); waiting for it", error)
                 outage = True
+            except Exception:
+                # A defect of ours: without events the daemon would be blind, so it goes on.
+                LOG.exception("listening to charon failed")
+                outage = True
             finally:
                 with self._lock:
                     self._connection = None
-                connection.close()
+                if connection:
+                    connection.close()
             # A charon that takes connections only to drop them must not be met with a busy loop.
             if self._clock() - began_s > self._delays.last_s:
                 delay_s = self._delays.first_s

@@ -46,6 +46,7 @@ __all__ = [
     "INFORM_S",
     "LEAVING_S",
     "SETTLE_S",
+    "challenge_again",
     "inform_charon",
     "informing",
     "on_held",
@@ -143,9 +144,8 @@ def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight) -> Step:
     tunnel = tunnel.count(event.reason)
     told = PacketRejected(key=tunnel.key, reason=event.reason, source=event.new.remote.address, detail=event.detail)
     if flight.trigger is Trigger.REVERT:
-        # The return was refused: whatever the path is now, there is none left to wait for.
-        tunnel = replace(advance(tunnel, Signal.RETURNED), validated_path=None)
-        return tunnel, (watch(tunnel), told)
+        # Nobody has proven the path that it is on, so it goes on being no more than that until it can return.
+        return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.VALIDATION), delay_s=MOVE_RETRY_S))
     if flight.trigger is Trigger.GATEWAY and event.reason is not Reason.VETOED:
         return tunnel, (told, StartTimer(timer=TimerId(tunnel.key, TimerKind.MOVE), delay_s=MOVE_RETRY_S))
     return tunnel, (told,) if flight.packet_id is None else (GiveVerdict(packet_id=flight.packet_id), told)
@@ -213,6 +213,8 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
     """No answer yet: challenge again, or return to the last validated path."""
     if tunnel.phase is not Phase.VALIDATING:
         return tunnel, ()
+    if not tunnel.nonce and tunnel.validated_path:
+        return tunnel, (move(tunnel, tunnel.validated_path, Trigger.REVERT),)  # it was refused to return
     if tunnel.attempt + 1 < len(CHALLENGE_DELAYS_S):
         return _challenge(replace(tunnel, attempt=tunnel.attempt + 1), port)
     failed = tunnel.path.remote.address
@@ -227,6 +229,11 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
         tunnel = advance(tunnel, Signal.RETURNED)
         return tunnel, (watch(tunnel), told)
     return tunnel, (told, move(tunnel, back, Trigger.REVERT))
+
+
+def challenge_again(tunnel: Tunnel, nonce: bytes, port: int) -> Step:
+    """Of a tunnel whose terminal had not answered when the last daemon ended."""
+    return _challenge(replace(tunnel, nonce=nonce), port) if tunnel.phase is Phase.VALIDATING else (tunnel, ())
 
 
 def on_leaving_timer(tunnel: Tunnel) -> Step:

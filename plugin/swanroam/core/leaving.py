@@ -3,15 +3,16 @@
 Nothing that charon sends through a NAT that it does not know of arrives without the daemon, nor what it sends from an
 address that was kept; and with the first message that comes another way it takes the encapsulation away. So these
 tunnels are built anew, and charon knows of everything then: by a terminal at once, by the terminals of a gateway when
-they are told.
+they are told. And nobody would limit any more what goes to an address that has proven nothing yet: a tunnel that is
+there returns.
 """
 
 from collections.abc import Iterable
 
-from swanroam.core import terminal
+from swanroam.core import terminal, watching
 from swanroam.core.inner import message_addresses
-from swanroam.core.tunnel import Tunnel
-from swanroam.model.effects import DropAddress, Effect, SendMessage
+from swanroam.core.tunnel import Phase, Tunnel
+from swanroam.model.effects import DropAddress, Effect, SendMessage, Trigger
 from swanroam.model.messages import Goodbye
 from swanroam.model.tunnel import Role
 
@@ -24,6 +25,8 @@ def leave(tunnels: Iterable[Tunnel], port: int) -> tuple[Effect, ...]:
     for tunnel in tunnels:
         if tunnel.role is Role.TERMINAL and (tunnel.carries_ike or tunnel.actual is not None):
             effects += (DropAddress(tunnel.key), terminal.reestablish(tunnel))
+        elif tunnel.phase is Phase.VALIDATING and tunnel.validated_path:
+            effects.append(watching.move(tunnel, tunnel.validated_path, Trigger.REVERT))
         elif tunnel.role is Role.GATEWAY and tunnel.carries_ike and (ends := message_addresses(tunnel, port)):
             source, destination = ends
             effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=Goodbye()))

@@ -2,15 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from swanroam.core import capability
 from swanroam.core.settings import Settings
 from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import AlignStates, DeleteStates, Effect
+from swanroam.model.effects import AlignStates, DeleteStates, Effect, Trigger
 from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role
 
-__all__ = ["built_anew", "followed", "gather", "leftovers", "recall", "same_tunnel", "with_port", "with_spis"]
+__all__ = [
+    "built_anew",
+    "followed",
+    "gather",
+    "go_on_validating",
+    "leftovers",
+    "recall",
+    "same_tunnel",
+    "with_port",
+    "with_spis",
+]
+
+
+FOLLOWING: Final = (Trigger.PACKET, Trigger.UPDATE)
 
 
 def with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
@@ -65,6 +79,17 @@ def recall(remembered: Tunnel, fresh: Tunnel, settings: Settings) -> Tunnel:
         translated=translated,
         mobike=settings.mobike(fresh.sas[0]),
     )
+
+
+def go_on_validating(tunnel: Tunnel, settings: Settings) -> Tunnel:
+    """A tunnel that the store knows; where a daemon ended before the terminal had answered on its new path, it has to."""
+    last = tunnel.last_move
+    asked = settings.of(tunnel.key.name).path_validation and tunnel.capability is Capability.NEGOTIATED
+    if tunnel.role is Role.TERMINAL or not asked or last is None:
+        return tunnel
+    if last.validated is not None or last.trigger not in FOLLOWING or last.new != tunnel.path:
+        return tunnel
+    return replace(tunnel, phase=Phase.VALIDATING, validated_path=last.old)
 
 
 def followed(tunnel: Tunnel) -> bool:

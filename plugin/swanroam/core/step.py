@@ -14,7 +14,17 @@ from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
-from swanroam.core.listed import built_anew, followed, gather, leftovers, recall, same_tunnel, with_port, with_spis
+from swanroam.core.listed import (
+    built_anew,
+    followed,
+    gather,
+    go_on_validating,
+    leftovers,
+    recall,
+    same_tunnel,
+    with_port,
+    with_spis,
+)
 from swanroam.core.missing import Missing
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
@@ -216,8 +226,9 @@ class Core:
             return self._end(tunnel)
         if not replace(tunnel, sas=left).spis:
             return (*self._on_bare(tunnel.key, left, event.at_s), ListIkeSas())
-        tunnel = replace(tunnel, sas=left)
-        return self._apply((tunnel, (watching.watch(tunnel),)))
+        stays = replace(tunnel, sas=left)
+        gone = tuple(child for child in tunnel.children if child.spi_in not in stays.spis)
+        return self._apply((stays, (watching.watch(stays), *leftovers(tunnel, gone, listed=False))))
 
     def _refresh(
         self, key: TunnelKey, sas: tuple[IkeSa, ...], shares: str, paths: dict[int, Path], event: IkeSasListed
@@ -266,6 +277,7 @@ class Core:
         busy = key in self._flights or key in self._following
         tunnel, strays = gather(tunnel, at, busy=busy) if kernel_path else (tunnel, ())
         newly = key not in self.table
+        tunnel = go_on_validating(tunnel, self.settings) if newly else tunnel
         settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
         settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         by_charon: tuple[Effect, ...] = ()
@@ -301,6 +313,7 @@ class Core:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
+            effects += self._apply(gateway.challenge_again(tunnel, self._nonce(), self._port))
             configured = self.settings.of(key.name).gateways
             effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
         effects += self._consider(key)

@@ -10,7 +10,7 @@ from typing import Final
 
 from swanroam.errors import KernelRefused, WireError
 from swanroam.kernel.migration import encapsulation
-from swanroam.kernel.sequences import HEALED, is_stopped
+from swanroam.kernel.sequences import beyond
 from swanroam.kernel.transactions import Answer, Request, Transactions
 from swanroam.model.path import IPAddress, Path
 from swanroam.wire.netlink import Flag, attribute
@@ -100,7 +100,8 @@ class Refits:
         state = _state(ident, answers[0])
         if state is None:
             return True
-        sent = state.sent if is_stopped(state.sent) else state.sent + HEALED
+        # One that came in never sent anything, and newer kernels want it to say so.
+        sent = beyond(state.sent) if state.sent else None
         again = [Request(f"state {ident.spi:08x}", Msg.NEWSA, _anew(state, sent), CREATE)]
         self.see_to(again, self._transactions.transact(again))
         return False
@@ -108,31 +109,39 @@ class Refits:
     def see_to(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         """Make up for a state that could not be added because there was a larval one, and raise for other refusals.
 
-        That there is nothing to delete is none. The requests may also be for policies.
+        That there is nothing to delete is none. The requests may also be for policies. All are seen to before the first
+        refusal is raised.
         """
+        refused: KernelRefused | None = None
         for request, answer in zip(requests, answers, strict=True):
             if answer.code == errno.EEXIST and request.type == Msg.NEWSA:
                 # A packet went out between the two messages: the kernel has a larval state in this place now, as the
                 # policy names the SPI (xfrm_state.c, xfrm_state_find). An update takes its place (xfrm_state_update).
                 (again,) = self._transactions.transact([Request(request.operation, Msg.UPDSA, request.payload)])
-                if again.code:
-                    raise KernelRefused(request.operation, again.code)
-            elif answer.code and (request.type, answer.code) not in GONE:
-                raise KernelRefused(request.operation, answer.code)
+                code = again.code
+            else:
+                code = 0 if (request.type, answer.code) in GONE else answer.code
+            if code:
+                refused = refused or KernelRefused(request.operation, code)
+        if refused:
+            raise refused
 
     def put_back(self, states: Mapping[SaId, SaState], sent: Mapping[SaId, int], old: Path, new: Path) -> None:
-        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones."""
+        """Have these states be where they were, and send, whatever became of them; `sent` has the outbound ones.
+
+        These may have sent since that was read, and go on some numbers later.
+        """
         requests: list[Request] = []
         for ident, state in states.items():
             out = ident in sent
             there = replace(ident, destination=new.remote.address if out else new.local.address)
-            again = refitted(state, old, out=out, sent=sent.get(ident))
+            again = refitted(state, old, out=out, sent=beyond(sent[ident]) if out else None)
             requests += [
                 Request("delete state", Msg.DELSA, there.request()),
                 Request("delete state", Msg.DELSA, ident.request()),
                 Request("state", Msg.NEWSA, again, CREATE),
             ]
-        self._transactions.transact(requests)
+        self.see_to(requests, self._transactions.transact(requests))
 
 
 def _ends(path: Path, *, out: bool) -> tuple[IPAddress, IPAddress]:

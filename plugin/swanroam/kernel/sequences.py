@@ -18,7 +18,7 @@ from swanroam.wire.xfrm.aevents import AeState, pack_sent
 from swanroam.wire.xfrm.states import SaId
 from swanroam.wire.xfrm.structs import Msg
 
-__all__ = ["HEALED", "Sequences", "Stopped", "is_stopped"]
+__all__ = ["HEALED", "Sequences", "Stopped", "beyond"]
 
 BLOCKED: Final = 0xFFFF_FFFF
 """A last sequence number after which the kernel sends nothing: it refuses to count round (EOVERFLOW)."""
@@ -90,8 +90,10 @@ class Sequences:
             if stop.code:
                 wrong.append(ident)
             else:
-                # Both are counted under one lock, a number for each packet.
-                stopped.append(Stopped(was, last_sent(was) + now.current.packets - was.current.packets))
+                # Both are counted under one lock, a number for each packet, but for one that is cut into several later.
+                meanwhile = now.current.packets - was.current.packets
+                sent = last_sent(was) + meanwhile
+                stopped.append(Stopped(was, beyond(sent) if meanwhile else sent))
         return stopped, [ae for answer in answers[: len(beside)] if (ae := self._report(answer))], wrong
 
     def recover(self, ids: Iterable[SaId]) -> int:
@@ -114,15 +116,15 @@ class Sequences:
         return None
 
 
-def is_stopped(sent: int) -> bool:
-    """Whether a state with this last sequence number sends nothing."""
-    return sent in (BLOCKED, BLOCKED << 32 | BLOCKED)
+def beyond(sent: int) -> int:
+    """A number that was surely not sent, where `sent` is about the last; near the end of all numbers it is that."""
+    return sent + HEALED if (sent & BLOCKED) + HEALED < BLOCKED else sent
 
 
 def last_sent(ae: AeState) -> int:
     """The last sequence number sent; a cautious guess for a state that was left silent."""
     packets = ae.current.packets if ae.current else BLOCKED
-    if is_stopped(ae.sent) and packets + HEALED < BLOCKED:
+    if ae.sent in (BLOCKED, BLOCKED << 32 | BLOCKED) and packets + HEALED < BLOCKED:
         return max(packets + HEALED, HALF)
     return ae.sent
 

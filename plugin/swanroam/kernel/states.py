@@ -185,10 +185,8 @@ class KernelStates:
         out, and its states may be out as well.
         """
         self._pump()
-        if self._bare(children):
-            self._load()
-            if bare := self._bare(children):
-                raise bare
+        if bare := self._bare(children):
+            raise bare
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
             there = self._outbound(children, new.remote.address), self._inbound(children, new.local.address)
@@ -399,8 +397,10 @@ class KernelStates:
         return there is None or (there.aead is None and there.crypt is None and there.auth is None)
 
     def _move_back(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
+        # charon may just have taken out the policies of some.
+        there = [child for child in children if not self._bare([child])]
         try:
-            failure = self._move(children, new, old)
+            failure = self._move(there, new, old)
         except KernelRefused as error:
             failure = error
         if failure:
@@ -496,10 +496,13 @@ class KernelStates:
                 self._mirror.moved(one.policy.policy.index, one.ends)
         if failure:
             self._transactions.transact([*undo, *uncover])
-        else:
-            self._refits.see_to(behind, list(islice(told, len(behind))))
         for number, ident in enumerate(vacant):
-            self._refits.vacated(ident, answers[2 * number : 2 * number + 2])
+            try:
+                self._refits.vacated(ident, answers[2 * number : 2 * number + 2])
+            except KernelRefused as refused:
+                log.error("a state that was no larval one could not be added again: %s", refused)  # noqa: TRY400
+        if not failure:
+            self._refits.see_to(behind, list(islice(told, len(behind))))
         return failure
 
     def _silence(self, children: Sequence[ChildSa], old: Path, new: Path) -> list[Stopped]:
@@ -528,8 +531,14 @@ class KernelStates:
         misfits = self._misfits(outbound, new)
         if misfits:
             self._block(children)
-        stopped, _ = self._stop(misfits)
-        states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
+        stopped: list[Stopped] = []
+        try:
+            stopped, _ = self._stop(misfits)
+            states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
+        except KernelRefused:
+            going = [go for one in stopped for go in one.go(one.ae.id.destination)]
+            self._transactions.transact(going + self._unblock(children))
+            raise
         requests: list[Request] = []
         for one in stopped:
             requests += refit(states, one.ae.id, new, sent=one.sent) or one.go(one.ae.id.destination)

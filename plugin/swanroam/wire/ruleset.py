@@ -16,7 +16,8 @@
     carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of,
     departing outer addresses          the same, for IKE_SAs that are not listed yet, or not any more, on their way out
     arriving  outer source             and in: the daemon knows which it is to take, and
-    carriers  initiator SPI            how many came in; what is beyond the limit goes on unseen
+    carriers  initiator SPI            how many came in of these, and
+    arrivers  outer source             of those; what is beyond the limit goes on unseen
     (known6, leaving6, and so on: the same for IPv6; known_udp, leaving_udp6 and so on: for ESP in UDP, where the outer
     source is an address and a port)
 
@@ -188,6 +189,8 @@ table inet {table} {{
   counter {floods} {{ }}
   set speakers {{ typeof esp spi; size {askers}; flags dynamic,timeout; timeout 10s; }}
   set carriers {{ typeof @th,64,64; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set arrivers {{ typeof ip saddr . udp sport; size {askers}; flags dynamic,timeout; timeout 10s; }}
+  set arrivers6 {{ typeof ip6 saddr . udp sport; size {askers}; flags dynamic,timeout; timeout 10s; }}
   set bound {{ typeof esp spi . ip saddr; }}
   set bound6 {{ typeof esp spi . ip6 saddr; }}
   set carried {{ typeof @th,64,64; }}
@@ -215,11 +218,19 @@ table inet {table} {{
     update @carriers {{ @th,96,64 {per_speaker} }} counter name {floods} accept
     queue flags bypass to {ike}
   }}
+  chain arrived {{
+    update @arrivers {{ ip saddr . udp sport {per_speaker} }} counter name {floods} accept
+    queue flags bypass to {ike}
+  }}
+  chain arrived6 {{
+    update @arrivers6 {{ ip6 saddr . udp sport {per_speaker} }} counter name {floods} accept
+    queue flags bypass to {ike}
+  }}
   chain prerouting {{
     type filter hook prerouting priority {priority}; policy accept;
     {held_down}udp dport {natt} @th,64,32 0 @th,96,64 @carried jump carried
-    udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump carried
-    udp dport {natt} @th,64,32 0 ip6 saddr . udp sport @arriving6 jump carried
+    udp dport {natt} @th,64,32 0 ip saddr . udp sport @arriving jump arrived
+    udp dport {natt} @th,64,32 0 ip6 saddr . udp sport @arriving6 jump arrived6
     {held_udp}meta l4proto vmap {{ {jump_held}udp : jump messages, icmp : jump dummies, icmpv6 : jump dummies }}
   }}
   chain smuggled {{
