@@ -82,7 +82,7 @@ def recall(remembered: Tunnel, fresh: Tunnel, settings: Settings) -> Tunnel:
 
 
 def go_on_validating(tunnel: Tunnel, settings: Settings) -> Tunnel:
-    """A tunnel that the store knows; where a daemon ended before the terminal had answered on its new path, it has to."""
+    """A tunnel of the store's, to be validated where a daemon ended before the terminal had answered on its path."""
     last = tunnel.last_move
     asked = settings.of(tunnel.key.name).path_validation and tunnel.capability is Capability.NEGOTIATED
     if tunnel.role is Role.TERMINAL or not asked or last is None:

@@ -313,9 +313,9 @@ class Core:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
-            effects += self._apply(gateway.challenge_again(tunnel, self._nonce(), self._port))
             configured = self.settings.of(key.name).gateways
             effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
+            effects += self._apply(gateway.challenge_again(self.table.get(key) or tunnel, self._nonce(), self._port))
         effects += self._consider(key)
         return tuple(effects)
 
