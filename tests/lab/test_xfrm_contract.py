@@ -43,7 +43,7 @@ from swanroam.wire.xfrm.structs import Direction, Group, Limits, Mark, Mode, Msg
 from tests.lab.conditions import eventually
 
 TERMINAL, GATEWAY = "xfc-terminal", "xfc-gateway"
-OLD, NEW, GATE = "192.0.2.1", "192.0.2.3", "192.0.2.2"
+OLD, NEW, GATE, LATE = "192.0.2.1", "192.0.2.3", "192.0.2.2", "192.0.2.9"
 OLD6, NEW6, GATE6 = "2001:db8::1", "2001:db8::3", "2001:db8::2"
 INNER, BEHIND, INNER6, BEHIND6 = "10.9.0.1", "10.1.0.1", "fd00:9::1", "fd00:1::1"
 UP, DOWN, REQID = 0xC0000001, 0xC0000002, 7
@@ -602,6 +602,19 @@ def test_a_packet_that_finds_no_state_is_told_of_and_what_the_kernel_puts_there_
     assert f"spi 0x{UP:08x}" in xfrm(TERMINAL, "state")
     assert tunnel.terminal.lost(tunnel.children, places) == (UP,)
     assert f"spi 0x{UP:08x}" not in xfrm(TERMINAL, "state")
+
+
+def test_a_larval_state_where_charon_left_a_policy_is_not_taken_along(tunnel: Tunnel) -> None:
+    template = f"tmpl src {GATE} dst {LATE} proto esp spi {DOWN:#x} reqid {REQID} mode tunnel"
+    xfrm(GATEWAY, f"policy update src {BEHIND} dst {INNER} dir out priority {PRIORITY} {template}")
+    subprocess.run(["ip", "netns", "exec", GATEWAY, "ping", "-c", "1", "-W", "1", "-I", BEHIND, INNER], check=False)
+    assert f"src {GATE} dst {LATE}" in xfrm(GATEWAY, "state")
+
+    tunnel.move_terminal()
+    tunnel.move_gateway()
+
+    assert places(GATEWAY) == Counter({f"{NEW} {GATE}": 1, f"{GATE} {NEW}": 1})
+    assert ping(3) == 3
 
 
 def test_a_state_that_took_the_place_of_a_larval_one_is_not_deleted_for_it(tunnel: Tunnel) -> None:

@@ -455,6 +455,19 @@ def test_a_port_that_a_state_was_made_to_forget_is_not_taken_for_that_of_the_ter
     assert desk.held(SEEN.address, packet_id=2, port=SEEN.port) == (GiveVerdict(packet_id=2),)
 
 
+def test_a_port_that_charon_had_no_reason_to_restore_is_restored_when_charon_is_where_the_tunnel_is() -> None:
+    desk = reminded()
+    forgot = replace(UDP_FROM_B, remote=Endpoint(SEEN.address, 0))
+    followed = in_udp(GATEWAYS, seen=SEEN)
+    align = one(AlignStates, desk.listed(followed, at={SPI_UP: forgot}))
+    assert (align.children, align.old, align.path) == (desk.tunnel.children, UDP_FROM_B, UDP_FROM_B)
+    assert some(AlignStates, desk.listed(followed, at={SPI_UP: UDP_FROM_B})) == []
+
+    restarted = Desk(Role.GATEWAY)
+    restarted.listed(followed, at={SPI_UP: forgot})
+    assert one(AlignStates, restarted.listed(followed, at={SPI_UP: forgot})).path == UDP_FROM_B
+
+
 def test_ike_of_a_tunnel_in_udp_is_carried_only_where_charon_knows_of_no_nat() -> None:
     desk, _ = validated()
     assert desk.tunnel.carries_ike

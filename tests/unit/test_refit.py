@@ -131,6 +131,14 @@ def test_a_state_is_taken_out_wherever_it_is_by_then_and_installed_anew() -> Non
     assert refit({OUT: STATE}, OUT, PLAIN, sent=7) == [], "it is as it should be"
 
 
+def test_an_inbound_state_is_given_other_ports_where_it_is() -> None:
+    inbound = Path(IN_UDP.remote, IN_UDP.local, encap=True)
+    there = replace(STATE, source=GATEWAY, destination=NAT, encap=Encap(source_port=0, destination_port=31000))
+    (update,) = refit({MOVED: there}, MOVED, inbound)
+    ports = Encap(source_port=4500, destination_port=31000)
+    assert (update.type, SaState.unpack(update.payload)) == (Msg.UPDSA, replace(there, encap=ports))
+
+
 def test_states_are_read_at_once_and_those_that_are_not_there_are_left_out() -> None:
     message = NetlinkMessage(Msg.NEWSA, 0, 0, 0, STATE.pack())
     transactions = FakeTransactions(Answer(messages=[message]), Answer(code=errno.ESRCH))

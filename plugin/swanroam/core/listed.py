@@ -18,6 +18,7 @@ __all__ = [
     "go_on_validating",
     "leftovers",
     "recall",
+    "reminded",
     "same_tunnel",
     "with_port",
     "with_spis",
@@ -38,11 +39,26 @@ def with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
     return replace(sa, children=children)
 
 
-def with_port(path: Path, known: Tunnel | None) -> Path:
+def with_port(path: Path, *known: Path) -> Path:
     """The path with the port that a state was made to forget so that its source is reported (RemindCharon)."""
-    if path.encap and not path.remote.port and known and known.path.encap and path.addresses == known.path.addresses:
-        return known.path
+    if path.encap and not path.remote.port:
+        return next((one for one in known if one.encap and one.addresses == path.addresses), path)
     return path
+
+
+def reminded(tunnel: Tunnel, paths: Mapping[int, Path]) -> tuple[Effect, ...]:
+    """Give states their ports again that were made to forget them; charon, which follows, would have done so.
+
+    It does nothing where it was told of the same place before: by a packet that was under way when the tunnel moved.
+    """
+    forgetful = tuple(child for child in tunnel.children if _forgot(paths.get(child.spi_in)))
+    if not forgetful or not tunnel.path.encap or not tunnel.path.remote.port:
+        return ()
+    return (AlignStates(key=tunnel.key, children=forgetful, old=tunnel.path, path=tunnel.path),)
+
+
+def _forgot(path: Path | None) -> bool:
+    return path is not None and path.encap and not path.remote.port
 
 
 def same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:

@@ -21,6 +21,7 @@ from swanroam.core.listed import (
     go_on_validating,
     leftovers,
     recall,
+    reminded,
     same_tunnel,
     with_port,
     with_spis,
@@ -240,7 +241,8 @@ class Core:
             # Between IKE_SA and CHILD_SA, or all CHILD_SAs were closed: there is nothing to move yet.
             return self._on_bare(key, sas, event.at_s)
         known = self.table.get(key)
-        at = {spi: with_port(paths[spi], known) for spi in fresh.spis if spi in paths}
+        believed = (known.path, sas[0].path) if known else (sas[0].path,)
+        at = {spi: with_port(paths[spi], *believed) for spi in fresh.spis if spi in paths}
         # While one CHILD_SA takes over from another they may be at different places.
         kernel_path = known.path if known and known.path in at.values() else next(iter(at.values()), None)
         effects: list[Effect] = []
@@ -303,6 +305,8 @@ class Core:
             self._flights.note(waited)
             effects += waited or (watching.watch(tunnel),)
         effects += strays
+        if key not in self._following and key not in self._flights and followed(tunnel):
+            effects += reminded(tunnel, paths)
         if tunnel.lingering:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.LINGERING), delay_s=LINGERING_S))
         if tunnel.phase is Phase.ABANDONED and built_anew(known, sas[0]):

@@ -21,8 +21,8 @@ from swanroam.wire.xfrm.structs import Attr, Msg
 __all__ = ["Refits", "fits", "refit", "refitted", "vacating"]
 
 CREATE: Final = (Flag.CREATE | Flag.EXCL).value
-GONE: Final = ((Msg.DELSA, errno.ESRCH), (Msg.DELPOLICY, errno.ENOENT))
-"""What the kernel says to a message that deletes something which is not there."""
+GONE: Final = ((Msg.DELSA, errno.ESRCH), (Msg.UPDSA, errno.ESRCH), (Msg.DELPOLICY, errno.ENOENT))
+"""What the kernel says to a message about something which is not there."""
 
 
 def fits(state: SaState, path: Path, *, out: bool) -> bool:
@@ -61,6 +61,10 @@ def refit(
     state, out = states.get(ident), sent is not None
     if state is None or fits(state, path, out=out):
         return []
+    ports = encapsulation(path, out=out)
+    if not out and state.encap and ports and fits(replace(state, encap=ports), path, out=False):
+        # An update takes the ports over, and leaves all else (xfrm_state.c, xfrm_state_update).
+        return [Request(f"state {ident.spi:08x}", Msg.UPDSA, replace(state, encap=ports).pack())]
     places = dict.fromkeys((there or ident, ident))
     return [
         *(Request(f"delete state {ident.spi:08x}", Msg.DELSA, place.request()) for place in places),

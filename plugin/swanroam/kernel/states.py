@@ -189,9 +189,10 @@ class KernelStates:
             raise bare
         failure = self._first_move(children, old, new)
         if failure and failure.code in (*STALE, errno.EEXIST):
-            there = self._outbound(children, new.remote.address), self._inbound(children, new.local.address)
-            self._make_room(chain(*there))
             self._load()
+            self._make_room(self._inbound(children, new.local.address))
+            for place in dict.fromkeys((new.remote.address, *self._destinations(children))):
+                self._make_room(self._outbound(children, place))
             failure = self._move(children, old, new)
             if failure and failure.code in UNFOUND and self._carry(children):
                 failure = self._move(children, old, new)
@@ -386,6 +387,11 @@ class KernelStates:
         """
         for ident in ids:
             self._is_lost(ident)
+
+    def _destinations(self, children: Iterable[ChildSa]) -> list[IPAddress]:
+        """Where outbound policies lead. If the tunnel is elsewhere, MIGRATE takes a state along that is there."""
+        policies = (policy for reqid in _reqids(children) for policy in self._mirror.of_reqid(reqid))
+        return [ends[1] for policy in policies if policy.direction == Direction.OUT for ends in policy.ends]
 
     def _is_lost(self, ident: SaId) -> bool:
         """Whether there is no state but a larval one, which is removed. It may hide one that comes behind it."""
