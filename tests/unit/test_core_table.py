@@ -98,3 +98,17 @@ def test_tunnels_may_change_while_one_goes_through_them() -> None:
     for each in table:
         table.remove(each.key)
     assert len(table) == 0
+
+
+def test_all_tunnels_are_found_by_what_other_ends_choose_and_operators_give() -> None:
+    table = Table()
+    spis = ((SPI_UP, 7),)
+    first, second = tunnel(ike_sa(Role.GATEWAY, spis=spis)), tunnel(ike_sa(Role.GATEWAY, spis=spis), name="other")
+    (child,) = first.children
+    table.put(first)
+    table.put(second)
+    assert table.sending_on(7) == table.of_reqid(child.reqid) == (first, second)
+    table.remove(first.key)
+    assert table.sending_on(7) == table.of_reqid(child.reqid) == (second,)
+    table.put(tunnel(ike_sa(Role.GATEWAY, spis=((SPI_UP, 8),)), name="other"))
+    assert table.sending_on(7) == table.of_reqid(child.reqid + 1) == ()

@@ -388,9 +388,7 @@ class Core:
 
     def _on_installed(self, event: PolicyInstalled) -> tuple[Effect, ...]:
         effects: list[Effect] = []
-        for tunnel in self.table:
-            if not any(child.reqid == event.reqid for child in tunnel.children):
-                continue
+        for tunnel in self.table.of_reqid(event.reqid):
             if event.place == tunnel.path.addresses:
                 effects += self._following.installed(tunnel) if event.outbound or not tunnel.guarded else ()
             elif followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):

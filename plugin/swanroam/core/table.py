@@ -27,6 +27,10 @@ class Index(Generic[Entry]):
         claims = self._claims.get(entry)
         return claims[-1] if claims else None
 
+    def all(self, entry: Entry) -> tuple[TunnelKey, ...]:
+        """The tunnels that have this entry, where several may."""
+        return self._claims.get(entry, ())
+
     def replace(self, key: TunnelKey, old: Collection[Entry], new: Collection[Entry]) -> None:
         """A tunnel has other entries now; those that it keeps it does not claim anew."""
         for entry in set(old) - set(new):
@@ -46,6 +50,8 @@ class Table:
         self._tunnels: dict[TunnelKey, Tunnel] = {}
         self._by_inner: Index[IPAddress] = Index()
         self._by_spi: Index[int] = Index()
+        self._by_spi_out: Index[int] = Index()
+        self._by_reqid: Index[int] = Index()
         self._by_ike: Index[int] = Index()
         self._by_ike_spi: Index[int] = Index()
 
@@ -72,7 +78,11 @@ class Table:
 
     def sending_on(self, spi: int) -> tuple[Tunnel, ...]:
         """The tunnels that send on this SPI, which other ends choose: there may be several."""
-        return tuple(tunnel for tunnel in self if any(child.spi_out == spi for child in tunnel.children))
+        return tuple(self._tunnels[key] for key in self._by_spi_out.all(spi))
+
+    def of_reqid(self, reqid: int) -> tuple[Tunnel, ...]:
+        """The tunnels with a CHILD_SA of this reqid: several where an operator gave them the same."""
+        return tuple(self._tunnels[key] for key in self._by_reqid.all(reqid))
 
     def by_ike(self, unique_id: int) -> Tunnel | None:
         """The tunnel that this IKE_SA belongs to."""
@@ -103,6 +113,8 @@ class Table:
     def _index(self, key: TunnelKey, old: Tunnel | None, new: Tunnel | None) -> None:
         self._by_inner.replace(key, old.key.inner if old else (), new.key.inner if new else ())
         self._by_spi.replace(key, old.spis if old else (), new.spis if new else ())
+        self._by_spi_out.replace(key, _spis_out(old), _spis_out(new))
+        self._by_reqid.replace(key, _reqids(old), _reqids(new))
         self._by_ike.replace(key, _ids(old) if old else (), _ids(new) if new else ())
         self._by_ike_spi.replace(key, _spis(old) if old else (), _spis(new) if new else ())
 
@@ -116,3 +128,11 @@ def _spis(tunnel: Tunnel) -> tuple[int, ...]:
 
 def _ids(tunnel: Tunnel) -> tuple[int, ...]:
     return tuple(sa.unique_id for sa in tunnel.sas)
+
+
+def _spis_out(tunnel: Tunnel | None) -> tuple[int, ...]:
+    return tuple(child.spi_out for child in tunnel.children) if tunnel else ()
+
+
+def _reqids(tunnel: Tunnel | None) -> tuple[int, ...]:
+    return tuple(child.reqid for child in tunnel.children) if tunnel else ()
