@@ -282,7 +282,7 @@ class KernelStates:
 
     def _bare(self, children: Iterable[ChildSa]) -> KernelRefused | None:
         """That there are no policies of a reqid; None where there are some of each."""
-        missing = [reqid for reqid in _reqids(children) if not any(True for _ in self._mirror.of_reqid(reqid))]
+        missing = [reqid for reqid in _reqids(children) if not self._mirror.of_reqid(reqid)]
         return KernelRefused(f"policies of reqid {missing[0]}", errno.ENOENT) if missing else None
 
     def _first_move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
@@ -346,8 +346,7 @@ class KernelStates:
             inbound = self._inbound(children, old.local.address)
             states = self._refits.read([*(one.ae.id for one in silent), *inbound])
         except KernelRefused:
-            going = [go for one in silent for go in one.go(old.remote.address)]
-            self._transactions.transact(going + self._unblock(children))
+            self._go_on(children, silent)
             raise
         before: list[Request] = []
         behind: list[Request] = []
@@ -364,7 +363,10 @@ class KernelStates:
         behind += self._unblock(children)
         failure = self._perform(steps, stay, new, covers, before=before, behind=behind)
         if failure:
-            self._refits.put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
+            try:
+                self._refits.put_back(states, {one.ae.id: one.sent for one in silent}, old, new)
+            except KernelRefused as refused:
+                log.error("states could not be put back on %s: %s", old, refused)  # noqa: TRY400 - the failure is told
         return failure
 
     def _stop(self, ids: Sequence[SaId], beside: Sequence[SaId] = ()) -> tuple[list[Stopped], list[AeState]]:
@@ -524,8 +526,7 @@ class KernelStates:
         taken = {ae.id.spi for ae in there} & {one.ae.id.spi for one in stopped}
         if taken:
             # The kernel would refuse to move the state, and we must not touch the sequence numbers of the other one.
-            going = [go for one in stopped for go in one.go(one.ae.id.destination)]
-            self._transactions.transact(going + self._unblock(children))
+            self._go_on(children, stopped)
             raise KernelRefused(f"outbound state {min(taken):08x} towards {new.remote.address}", errno.EEXIST)
         return stopped
 
@@ -542,8 +543,7 @@ class KernelStates:
             stopped, _ = self._stop(misfits)
             states = self._refits.read([*(one.ae.id for one in stopped), *inbound])
         except KernelRefused:
-            going = [go for one in stopped for go in one.go(one.ae.id.destination)]
-            self._transactions.transact(going + self._unblock(children))
+            self._go_on(children, stopped)
             raise
         requests: list[Request] = []
         for one in stopped:
@@ -573,6 +573,11 @@ class KernelStates:
             self._blocks[reqid] = tuple(dict.fromkeys((*self._blocks.get(reqid, ()), *(one.id for one in ours))))
             requests += [Request("block", Msg.UPDPOLICY, one.pack()) for one in ours]
         self._transactions.transact(requests)
+
+    def _go_on(self, children: Iterable[ChildSa], stopped: Iterable[Stopped]) -> None:
+        """Let everything be sent again, by states that are where they were."""
+        going = [request for one in stopped for request in one.go(one.ae.id.destination)]
+        self._transactions.transact(going + self._unblock(children))
 
     def _unblock(self, children: Iterable[ChildSa]) -> list[Request]:
         return _remove(ident for reqid in _reqids(children) for ident in self._blocks.pop(reqid, ()))

@@ -247,7 +247,7 @@ class Reestablish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteStates:
-    """Delete what is left of CHILD_SAs that are gone where charon, which had not followed, does not look for it."""
+    """Delete what is left of CHILD_SAs that are gone: charon may not have followed to where it is."""
 
     key: TunnelKey
     children: tuple[ChildSa, ...]
