@@ -21,7 +21,8 @@ from tests.lab.journeys import (
 )
 from tests.lab.nat_figures import APPEARS, DISAPPEARS, FORGETS
 from tests.lab.nats import Nat
-from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
+from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa
+from tests.lab.test_attacks import rules
 from tests.lab.topology import Topology
 from tests.lab.world import World
 
@@ -132,6 +133,17 @@ def test_two_terminals_whose_ike_is_carried_through_one_nat_are_told_apart(world
                 rekeys_the_child(world, world.gateway, wanted, terminal)
                 rekeys_the_ike_sa(world, terminal, wanted, terminal)
                 rekeys_the_child(world, terminal, wanted, terminal)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
+def test_the_gateway_ends_a_tunnel_though_its_first_word_of_that_is_lost(world: World, variant: Variant) -> None:
+    """Charon says it again after 4 s, when swanroam has forgotten the tunnel, and the NAT lets nothing else in."""
+    journey = begin(world, variant, PUBLIC, dpd_delay_s=60)
+    journey.goes_on(APPEARS, world.terminal.move)
+    first = "udp sport 4500 @th,64,32 0 limit rate 1/hour burst 1 packets counter drop"
+    with rules(world.router.namespace, "forward priority -400", first):
+        ends(world, world.gateway)
+        assert "counter packets 1 " in world.router.show("nft list table ip evil")
 
 
 UNTELLING = "198.18.7"

@@ -39,7 +39,7 @@ def carrier(*tunnels: Tunnel) -> Carrier:
     table = Table()
     for each in tunnels:
         table.put(each)
-    return Carrier(table)
+    return Carrier(table, Table())
 
 
 def message(*payloads: tuple[int, bytes], initiator: int = 0x11, responder: int = 0, **header: int) -> bytes:
@@ -145,13 +145,24 @@ def test_a_main_mode_to_a_nat_with_two_terminals_behind_it_is_left_alone() -> No
 def test_an_ike_sa_that_was_succeeded_is_carried_until_it_is_deleted(version: int) -> None:
     former, table = sa_of(Role.GATEWAY, version), Table()
     table.put(tunnel(Role.GATEWAY, former))
-    there = Carrier(table)
+    there = Carrier(table, Table())
     there.carried(arrived(SEEN, OURS, message((1, bytes(40)), version=version, responder=0x22)))
     table.put(tunnel(Role.GATEWAY, replace(former, initiator_spi=BEGUN)))
     deletion = message(initiator=former.initiator_spi, responder=0x22, version=version, exchange=37, flags=1)
     assert ends_of(there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)))[:2] == (OURS, SEEN)
     table.remove(KEY)
     assert there.carried(out(plain(GATEWAY), plain(NAT_A), deletion)) is None
+
+
+def test_the_last_messages_of_a_tunnel_are_carried_after_its_end_and_no_new_ike_sa_is() -> None:
+    parting, ended = Table(), tunnel(Role.GATEWAY)
+    parting.put(ended)
+    there = Carrier(Table(), parting)
+    answer = out(plain(GATEWAY), plain(NAT_A), message(responder=0x22, exchange=37, flags=1))
+    assert ends_of(there.carried(answer))[:2] == (OURS, SEEN)
+    assert there.carried(arrived(SEEN, OURS, message((1, bytes(40)), initiator=BEGUN))) is None
+    parting.remove(KEY)
+    assert there.carried(answer) is None
 
 
 def test_of_many_that_were_begun_the_oldest_is_forgotten() -> None:

@@ -9,6 +9,7 @@ import pytest
 from swanroam.core import encapsulation, natd
 from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.settings import Agreement
+from swanroam.core.step import PARTING_S
 from swanroam.core.terminal import KEEPALIVE_S, PLAIN_ATTEMPTS
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import (
@@ -25,6 +26,7 @@ from swanroam.model.effects import (
     RemindCharon,
     SendDummy,
     Trigger,
+    Unwatch,
     VerifyPacket,
     Watch,
 )
@@ -477,6 +479,29 @@ def test_ike_of_a_tunnel_in_udp_is_carried_only_where_charon_knows_of_no_nat() -
     assert one(Watch, other.expired(TimerKind.LEAVING)).ike == ()
     plain = negotiated(Role.GATEWAY)
     assert one(Watch, plain.expired(TimerKind.LEAVING)).ike == ()
+
+
+def test_the_last_messages_of_ike_are_carried_for_a_while_when_the_tunnel_has_ended() -> None:
+    desk, _ = validated()
+    effects = desk.listed(replace(GATEWAYS, state="DELETING"))
+    parting = one(Watch, effects)
+    assert (parting.ike, parting.carrying, parting.spis) == ((GATEWAYS.initiator_spi,), UDP_FROM_B, ())
+    assert timers(effects, TimerKind.PARTING) == [PARTING_S]
+    assert not some(Unwatch, effects)
+    assert KEY in desk.core.parting
+    assert desk.expired(TimerKind.PARTING) == (Unwatch(KEY),)
+    assert KEY not in desk.core.parting
+    plain = negotiated(Role.GATEWAY)
+    effects = plain.listed()
+    assert (some(Watch, effects), some(Unwatch, effects)) == ([], [Unwatch(KEY)])
+
+
+def test_a_tunnel_that_is_set_up_again_is_watched_whatever_is_left_of_the_one_before() -> None:
+    desk, _ = validated()
+    desk.listed()
+    desk.listed(replace(GATEWAYS, unique_id=2, initiator_spi=7))
+    assert desk.expired(TimerKind.PARTING) == ()
+    assert KEY not in desk.core.parting
 
 
 def test_when_a_kept_tunnel_ends_nothing_is_rewritten_for_it_any_longer() -> None:

@@ -202,7 +202,8 @@ def test_an_ended_ike_sa_ends_its_tunnel_and_all_its_timers(role: Role) -> None:
     effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
     assert keys(desk) == set()
     stopped = {effect.timer for effect in some(StopTimer, effects)}
-    assert stopped == {TimerId(KEY, kind) for kind in TimerKind if kind is not TimerKind.REESTABLISH}
+    lasting = {TimerKind.REESTABLISH, TimerKind.PARTING}
+    assert stopped == {TimerId(KEY, kind) for kind in TimerKind if kind not in lasting}
     assert effects[-2:] == (Unwatch(KEY), Forget(KEY))
     assert desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1)) == ()
     for kind in TimerKind:

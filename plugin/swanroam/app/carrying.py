@@ -20,20 +20,22 @@ class Carrier:
     but on the tunnel's path, which only ESP moves.
 
     Also those of IKE_SAs that the table does not know: one that was rekeyed is not listed any more when its deletion is
-    answered, in IKEv1 ten seconds later, and there a main mode succeeds it before charon tells of that.
+    answered, in IKEv1 ten seconds later, and there a main mode succeeds it before charon tells of that. And those of
+    tunnels that ended, while they are among the `parting` ones.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, parting: Table) -> None:
+        self._table, self._parting = table, parting
         self._unlisted: dict[int, TunnelKey] = {}
 
     def carried(self, packet: IkePacket) -> bytes | None:
         """What takes the place of a message from or to this machine's charon; None where it goes on as it is."""
-        tunnel = self._table.by_ike_spi(packet.initiator_spi) or self._of_unlisted(packet)
+        spi = packet.initiator_spi
+        tunnel = self._table.by_ike_spi(spi) or self._parting.by_ike_spi(spi) or self._of_unlisted(packet)
         if tunnel is None or not tunnel.carries_ike:
             return None
-        self._note(tunnel, packet.initiator_spi)
-        sa = next((sa for sa in tunnel.sas if sa.initiator_spi == packet.initiator_spi), tunnel.sas[0])
+        self._note(tunnel, spi)
+        sa = next((sa for sa in tunnel.sas if sa.initiator_spi == spi), tunnel.sas[0])
         if sa.knows_nat:
             return None  # set up while nothing was carried: it goes on the port of ESP in UDP by itself
         if not packet.marked:
@@ -42,7 +44,7 @@ class Carrier:
 
     def _of_unlisted(self, packet: IkePacket) -> Tunnel | None:
         if key := self._unlisted.get(packet.initiator_spi):
-            return self._table.get(key)
+            return self._table.get(key) or self._parting.get(key)
         if not packet.begins_main_mode:
             return None
         found = [tunnel for tunnel in self._table if tunnel.carries_ike and _between(tunnel, packet)]

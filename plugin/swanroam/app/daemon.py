@@ -126,7 +126,7 @@ class Daemon:
         cleanup.callback(self._charon.stop)
 
         self._core = Core(config.settings, lambda: os.urandom(NONCE_BYTES), config.port)
-        self._carrier = Carrier(self._core.table)
+        self._carrier = Carrier(self._core.table, self._core.parting)
         self._core.remember(recall(records, config.role, self._clock(), time.time()))
         keeper = StoreKeeper(store, self._core.table, self._clock, time.time)
         self._lister = Lister(self._charon, self._kernel, self._dispatch, self._clock)

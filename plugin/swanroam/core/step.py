@@ -81,7 +81,7 @@ from swanroam.model.messages import (
 from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
 
-__all__ = ["ASTRAY_S", "BARE_S", "Core"]
+__all__ = ["ASTRAY_S", "BARE_S", "PARTING_S", "Core"]
 
 AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
@@ -89,6 +89,8 @@ LINGERING_S: Final = 2.0
 BARE_S: Final = 0.5
 ASTRAY_S: Final = 0.2
 """How long charon, which has just put policies elsewhere than the tunnel is, is given to move them by itself."""
+PARTING_S: Final = 12.0
+"""How long messages of an IKE_SA that is deleted are carried: charon says it again after 4 s, and 7.2 s later."""
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -101,6 +103,8 @@ class Core:
     def __init__(self, settings: Settings, nonce: Callable[[], bytes], port: int) -> None:
         self.settings = settings
         self.table = Table()
+        self.parting = Table()
+        """Tunnels that ended of late, whose last messages of IKE are carried still."""
         self.bystanders = Bystanders()
         self.repository: Repository | None = None
         self._nonce = nonce
@@ -373,11 +377,19 @@ class Core:
     def _end(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         self.table.remove(tunnel.key)
         verdicts = self._abandon(tunnel.key)
-        lasting = {TimerKind.REESTABLISH}
+        lasting = {TimerKind.REESTABLISH, TimerKind.PARTING}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
         kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
         left = leftovers(tunnel, tunnel.children, listed=False)
-        return (*verdicts, *stops, *kept, *left, *_released(tunnel), Unwatch(tunnel.key), Forget(tunnel.key))
+        return (*verdicts, *stops, *kept, *left, *_released(tunnel), *self._part(tunnel), Forget(tunnel.key))
+
+    def _part(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+        """Charon may be about to delete the IKE_SA, or to answer that, when it is not listed any more."""
+        if not tunnel.carries_ike:
+            return (Unwatch(tunnel.key),)
+        self.parting.put(tunnel)
+        parting = TimerId(tunnel.key, TimerKind.PARTING)
+        return (watching.watch_parting(tunnel), StartTimer(timer=parting, delay_s=PARTING_S))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
@@ -560,6 +572,9 @@ class Core:
         if kind is TimerKind.REESTABLISH:
             off = self.settings.of(event.timer.key.name).agreement is Agreement.OFF
             return self._recovery.again(event.timer, self.table.get(event.timer.key), off=off)
+        if kind is TimerKind.PARTING:
+            parted = self.parting.remove(event.timer.key)
+            return (Unwatch(parted.key),) if parted and parted.key not in self.table else ()
         tunnel = self.table.get(event.timer.key)
         if tunnel is None:
             return ()

@@ -8,7 +8,7 @@ from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, 
 from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["astray", "inform", "move", "told", "watch"]
+__all__ = ["astray", "inform", "move", "told", "watch", "watch_parting"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -25,9 +25,18 @@ def watch(tunnel: Tunnel) -> Watch:
         leaving=leaving,
         late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),
         unproven=unproven,
-        ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
+        ike=_carried(tunnel) if tunnel.carries_ike else (),
         carrying=tunnel.path if tunnel.carries_ike else None,
     )
+
+
+def watch_parting(tunnel: Tunnel) -> Watch:
+    """What it has to know of a tunnel that has just ended, whose IKE is carried: no packet of its own, only that."""
+    return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=(), ike=_carried(tunnel), carrying=tunnel.path)
+
+
+def _carried(tunnel: Tunnel) -> tuple[int, ...]:
+    return tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat)
 
 
 def _addresses(origins: Iterable[Origin]) -> Iterator[IPAddress]:

@@ -78,6 +78,8 @@ class TimerKind(StrEnum):
     """To ask charon again for a tunnel that nobody answered on."""
     MISSING = "missing"
     """To look for outbound states that a packet did not find."""
+    PARTING = "parting"
+    """To stop carrying IKE messages of a tunnel that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
