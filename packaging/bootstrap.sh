@@ -8,8 +8,8 @@
 
 python=.venv/bin/python
 log=build/install.log
-packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins nftables iproute2
-    iputils-ping tcpdump kmod procps python3-venv"
+packages="charon-systemd strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins
+    libcharon-extauth-plugins nftables iproute2 iputils-ping tcpdump kmod procps python3-venv"
 # The guest's kernel is built from Debian's sources, of the version that linux-source names. With SWANROAM_GUEST=emulated it
 # is Debian's own one, on emulated processors.
 guest_packages="linux-source gcc libc6-dev make bison flex bc xz-utils util-linux"

@@ -19,12 +19,14 @@ from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, INNER_NETWORK6, INNER
 
 __all__ = ["SITE", "Charon", "ChildSa", "IkeSa", "TunnelOptions", "gateway_connection", "terminal_connection"]
 
-# The plugins a PSK tunnel needs: charon starts in a third of the time that all of Debian's take.
+# The plugins that PSK and XAUTH need: charon starts in a third of the time that all of Debian's take.
 PLUGINS = (
     "random nonce aes sha1 sha2 hmac kdf gcm ccm ctr chapoly curve25519 drbg openssl kernel-netlink socket-default vici"
+    " xauth-generic"
 )
 CONNECTION = "roam"
 CHILD = "net"
+USER = "user@lab"
 SITE = "site"
 """A connection without virtual IP, beside the other."""
 
@@ -42,6 +44,8 @@ class TunnelOptions:
     ike_proposal: str = "aes128-sha256-x25519"
     esp_proposal: str = "aes128gcm16"
     dpd_delay_s: int = 0
+    xauth: bool = False
+    """Whether the terminal's user gives a name and a password, too: in IKEv1, between main mode and mode config."""
     encap: bool = False
     """Whether the terminal pretends to be behind a NAT, so that ESP is in UDP without one, too."""
     gateway: str = GATEWAY_WAN
@@ -134,6 +138,10 @@ SITE_SELECTORS: dict[str, dict[str, dict[str, str]]] = {
 }
 
 
+XAUTH_ID = {"local": f"      xauth_id = {USER}\n", "remote": ""}
+"""What else the section of the user says, on the terminal and on the gateway."""
+
+
 def terminal_connection(number: int, options: TunnelOptions) -> str:
     """swanctl.conf of the terminal of a number."""
     return _swanctl(
@@ -143,6 +151,7 @@ def terminal_connection(number: int, options: TunnelOptions) -> str:
         local=f"terminal{number}@lab",
         remote="gateway@lab",
         side="remote_ts",
+        user="local",
         child=options.child_at_terminal,
         encap=options.encap,
     )
@@ -157,6 +166,7 @@ def gateway_connection(options: TunnelOptions) -> str:
         local="gateway@lab",
         remote="%any" if options.ike_version == 2 else "",
         side="local_ts",
+        user="remote",
         child=options.child_at_gateway,
         extra=_pools(options),
     )
@@ -183,13 +193,14 @@ def _swanctl(
     local: str,
     remote: str,
     side: str,
+    user: str,
     child: Mapping[str, str],
     encap: bool = False,
     extra: str = "",
 ) -> str:
     usual = {"esp_proposals": options.esp_proposal, **options.child}
     children = {name: {**usual, side: network, **child} for name, network in options.children.items()}
-    roam = _connection(options, CONNECTION, f"{ends}\n    {addresses}", local, remote, children, encap=encap)
+    roam = _connection(options, CONNECTION, f"{ends}\n    {addresses}", local, remote, children, encap=encap, user=user)
     site = {CHILD: {**usual, "mode": options.site, **SITE_SELECTORS[options.site][side]}} if options.site else {}
     whom = f"{SITE}.{remote}" if "@" in remote else remote
     beside = _connection(options, SITE, ends, f"{SITE}.{local}", whom, site) if site else ""
@@ -198,6 +209,10 @@ def _swanctl(
 secrets {{
   ike-lab {{
     secret = "a secret of the lab"
+  }}
+  xauth-lab {{
+    id = {USER}
+    secret = "a password of the lab"
   }}
 }}
 {extra}"""
@@ -212,12 +227,14 @@ def _connection(
     children: Mapping[str, Mapping[str, str]],
     *,
     encap: bool = False,
+    user: str = "",
 ) -> str:
     connection = "".join(f"    {key} = {value}\n" for key, value in options.connection.items())
     sections = ""
     for child, settings in children.items():
         lines = "".join(f"        {key} = {value}\n" for key, value in settings.items())
         sections += f"      {child} {{\n{lines}      }}\n"
+    asked = f"    {user}-user {{\n      auth = xauth\n{XAUTH_ID[user]}    }}\n" if options.xauth and user else ""
     return f"""  {name} {{
     version = {options.ike_version}
     {ends}
@@ -233,7 +250,7 @@ def _connection(
       auth = psk
       {f"id = {remote}" if remote else ""}
     }}
-    children {{
+{asked}    children {{
 {sections}    }}
   }}
 """

@@ -38,11 +38,11 @@ def attacker(world: World) -> Host:
     return world.attacker
 
 
-def send(world: World, protocol: int, payload: bytes, source: str = ATTACKER) -> None:
-    """Send an IP packet to the gateway from the attacker's host."""
-    ends = (bytes(map(int, address.split("."))) for address in (source, GATEWAY_WAN))
+def send(world: World, protocol: int, payload: bytes, source: str = ATTACKER, destination: str = GATEWAY_WAN) -> None:
+    """Send an IP packet, to the gateway unless somewhere else, from the attacker's host."""
+    ends = (bytes(map(int, address.split("."))) for address in (source, destination))
     header = IP_HEADER.pack(0x45, 0, IP_HEADER.size + len(payload), 0, 0, 64, protocol, 0, *ends)
-    attacker(world).agent.do("inject", packet=(header + payload).hex(), destination=GATEWAY_WAN)
+    attacker(world).agent.do("inject", packet=(header + payload).hex(), destination=destination)
 
 
 def send_udp(world: World, payload: bytes, source: str = ATTACKER, port: int = 31337) -> None:

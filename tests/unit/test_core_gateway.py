@@ -335,12 +335,12 @@ def test_several_moves_before_an_answer_keep_the_first_validated_path() -> None:
     assert (back.old, back.new) == (AT_C, AT_A)
 
 
-def test_the_path_to_return_to_is_where_the_tunnel_was_though_charon_moved_it_there() -> None:
+def test_the_path_to_return_to_is_where_the_tunnel_was_proven_to_be_though_charon_moved_it_there() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.message(PathResponse(nonce=challenge(follow(desk, B, 10, 1)).nonce))
     desk.later(60.0)
-    desk.listed(ike_sa(Role.GATEWAY, outer=C), at={SPI_UP: AT_C})
-    desk.expired(TimerKind.LEAVING)
+    led = desk.listed(ike_sa(Role.GATEWAY, outer=C), at={SPI_UP: AT_C})
+    desk.message(PathResponse(nonce=challenge(led).nonce))
     back = one(MoveStates, unanswered(desk, follow(desk, A, 20, 2)))
     assert (back.old, back.new) == (AT_A, AT_C)
 

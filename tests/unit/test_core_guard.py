@@ -8,7 +8,7 @@ import pytest
 
 from swanroam.core.damping import LONGEST_S, SUPPRESS, Damping
 from swanroam.core.distrust import Distrust
-from swanroam.core.guard import CHECKS, judge
+from swanroam.core.guard import OF_THE_PACKET, OF_THE_SOURCE, judge
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.events import PacketVerified, Reason
 from swanroam.model.path import IPAddress
@@ -71,7 +71,7 @@ WRONG: dict[Reason, tuple[dict[str, object], dict[str, object], IPAddress]] = {
 
 
 def test_the_order_of_the_checks_is_that_of_the_table() -> None:
-    assert [reason for reason, _ in CHECKS] == list(WRONG)
+    assert [reason for reason, _ in (*OF_THE_PACKET, *OF_THE_SOURCE)] == list(WRONG)
 
 
 @pytest.mark.parametrize("reason", WRONG)

@@ -12,8 +12,9 @@ from typing import Final
 from swanroam.core import encapsulation, natd
 from swanroam.core.distrust import after_failure, without
 from swanroam.core.flights import Flight
-from swanroam.core.guard import judge, may_return
+from swanroam.core.guard import judge, unwelcome
 from swanroam.core.inner import message_addresses
+from swanroam.core.listed import followed
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.core.watching import inform, move, watch
 from swanroam.model.effects import (
@@ -57,6 +58,7 @@ __all__ = [
     "on_update",
     "on_validation_timer",
     "on_verified",
+    "validate_path",
 ]
 
 CHALLENGE_DELAYS_S: Final = (0.25, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5)
@@ -105,8 +107,6 @@ def on_move_finished(
 ) -> Step:
     """The kernel moved the tunnel to where a held packet came from, or back to a path that it had."""
     trigger, packet_id = flight.trigger, flight.packet_id
-    validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
-    last_validated = validated or event.old
     tunnel = replace(
         tunnel.moved(event.at_s, event.new, trigger, event.duration_s),
         # The terminal may have gone to another address of ours only.
@@ -121,8 +121,7 @@ def on_move_finished(
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
         effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
     elif validate and tunnel.capability is Capability.NEGOTIATED:
-        tunnel = replace(advance(tunnel, Signal.FOLLOWED), validated_path=last_validated, nonce=nonce)
-        tunnel, challenge = _challenge(tunnel, port)
+        tunnel, challenge = validate_path(tunnel, event.old, nonce, port)
         effects.extend(challenge)
     else:
         tunnel = replace(tunnel, validated_path=event.new, untold=True)
@@ -169,7 +168,7 @@ def on_update(
         # tunnel; but from anywhere else this one would have been held, so it did come from there, or from the present
         # path, where the terminal itself says that it has left it.
         tunnel = replace(tunnel, leaving=(), update_sequence=update.sequence)
-        if not may_return(tunnel, back.remote.address, at_s, allow):
+        if unwelcome(tunnel, back.remote.address, at_s, allow):
             # Its packets are held again, and the guard has the word.
             return tunnel, (watch(tunnel),)
         return tunnel, (move(tunnel, back, Trigger.UPDATE),)
@@ -205,6 +204,8 @@ def inform_charon(tunnel: Tunnel) -> Step:
     """Have charon follow to the path that was validated last, unless the tunnel has gone on since."""
     if not tunnel.untold or tunnel.phase is Phase.VALIDATING:
         return tunnel, ()
+    if followed(tunnel):
+        return replace(tunnel, untold=False), ()  # it was there before
     # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
     return replace(tunnel, untold=False), inform(tunnel, tunnel.sas[0].path)
 
@@ -229,6 +230,12 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
         tunnel = advance(tunnel, Signal.RETURNED)
         return tunnel, (watch(tunnel), told)
     return tunnel, (told, move(tunnel, back, Trigger.REVERT))
+
+
+def validate_path(tunnel: Tunnel, old: Path, nonce: bytes, port: int) -> Step:
+    """Challenge the terminal on the present path; the one to return to is `old`, unless that was not validated."""
+    validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
+    return _challenge(replace(advance(tunnel, Signal.FOLLOWED), validated_path=validated or old, nonce=nonce), port)
 
 
 def challenge_again(tunnel: Tunnel, nonce: bytes, port: int) -> Step:

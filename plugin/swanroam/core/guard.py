@@ -31,7 +31,7 @@ from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.events import PacketVerified, Reason
 from swanroam.model.path import IPAddress, IPNetwork
 
-__all__ = ["CHECKS", "Candidate", "judge", "may_return"]
+__all__ = ["OF_THE_PACKET", "OF_THE_SOURCE", "judge", "unwelcome"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,18 @@ class Candidate:
 
     tunnel: Tunnel
     spi: int
-    source: IPAddress
     packet: PacketVerified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a tunnel could go, and when."""
+
+    tunnel: Tunnel
+    source: IPAddress
+    at_s: float
     allow: Collection[IPNetwork]
+    """Networks, empty for any."""
 
 
 def judge(
@@ -51,21 +60,15 @@ def judge(
     """Why this packet may not move the tunnel to its source; None when it may. `allow`: networks, empty for any."""
     if packet.reason is not None:
         return packet.reason
-    candidate = Candidate(tunnel=tunnel, spi=spi, source=source, packet=packet, allow=allow)
-    return next((reason for reason, applies in CHECKS if applies(candidate)), None)
+    candidate = Candidate(tunnel=tunnel, spi=spi, packet=packet)
+    of_the_packet = next((reason for reason, applies in OF_THE_PACKET if applies(candidate)), None)
+    return of_the_packet or unwelcome(tunnel, source, packet.at_s, allow)
 
 
-def may_return(tunnel: Tunnel, source: IPAddress, at_s: float, allow: Collection[IPNetwork] = ()) -> bool:
-    """Whether the terminal's word is enough for a tunnel to go back to a source that it has just left."""
-    return may_be_outer(tunnel, source, allow) and not _must_wait(tunnel, source, at_s)
-
-
-def _must_wait(tunnel: Tunnel, source: IPAddress, at_s: float) -> bool:
-    # It is too early for this source, whatever comes from there: not validated lately, or flapping.
-    if distrusts(tunnel.distrusted, source, at_s):
-        return True
-    back = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
-    return (back is None or source != back.remote.address) and tunnel.damping.suppresses(at_s)
+def unwelcome(tunnel: Tunnel, source: IPAddress, at_s: float, allow: Collection[IPNetwork] = ()) -> Reason | None:
+    """Why the tunnel is not to go to a source now, whatever comes from there; None when it may."""
+    place = Place(tunnel=tunnel, source=source, at_s=at_s, allow=allow)
+    return next((reason for reason, applies in OF_THE_SOURCE if applies(place)), None)
 
 
 def _old(candidate: Candidate) -> bool:
@@ -86,24 +89,28 @@ def _unagreed(candidate: Candidate) -> bool:
     return not candidate.tunnel.capability.allows_moves
 
 
-def _unwanted(candidate: Candidate) -> bool:
-    return not may_be_outer(candidate.tunnel, candidate.source, candidate.allow)
+def _unwanted(place: Place) -> bool:
+    return not may_be_outer(place.tunnel, place.source, place.allow)
 
 
-def _distrusted(candidate: Candidate) -> bool:
-    return distrusts(candidate.tunnel.distrusted, candidate.source, candidate.packet.at_s)
+def _distrusted(place: Place) -> bool:
+    return distrusts(place.tunnel.distrusted, place.source, place.at_s)
 
 
-def _flapping(candidate: Candidate) -> bool:
-    return _must_wait(candidate.tunnel, candidate.source, candidate.packet.at_s)
+def _flapping(place: Place) -> bool:
+    back = place.tunnel.validated_path if place.tunnel.phase is Phase.VALIDATING else None
+    returns = back is not None and place.source == back.remote.address
+    return not returns and place.tunnel.damping.suppresses(place.at_s)
 
 
-CHECKS: Final[tuple[tuple[Reason, Callable[[Candidate], bool]], ...]] = (
+OF_THE_PACKET: Final[tuple[tuple[Reason, Callable[[Candidate], bool]], ...]] = (
     (Reason.OLD_SEQUENCE, _old),
     (Reason.INNER_SOURCE, _foreign),
     (Reason.NO_CAPABILITY, _unagreed),
+)
+OF_THE_SOURCE: Final[tuple[tuple[Reason, Callable[[Place], bool]], ...]] = (
     (Reason.SOURCE_NOT_ALLOWED, _unwanted),
     (Reason.NOT_VALIDATED, _distrusted),
     (Reason.FLAPPING, _flapping),
 )
-"""In this order; the reason is that of the first that applies."""
+"""In this order, first those of the packet; the reason is that of the first that applies."""

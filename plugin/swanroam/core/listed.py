@@ -12,6 +12,7 @@ from swanroam.model.path import IPAddress, Path
 from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Nat, Role
 
 __all__ = [
+    "at_home",
     "built_anew",
     "followed",
     "gather",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 
-FOLLOWING: Final = (Trigger.PACKET, Trigger.UPDATE)
+FOLLOWING: Final = (Trigger.PACKET, Trigger.UPDATE, Trigger.CHARON)
 
 
 def with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
@@ -37,6 +38,14 @@ def with_spis(sa: IkeSa, known: Mapping[int, ChildSa]) -> IkeSa:
         for child in sa.children
     )
     return replace(sa, children=children)
+
+
+def at_home(tunnel: Tunnel, paths: Mapping[int, Path]) -> bool:
+    """Whether the kernel has no state elsewhere than where the tunnel is; `paths` by inbound SPI.
+
+    charon may have gone away and come back to where it was when last it was asked.
+    """
+    return all(paths.get(spi, tunnel.path) == tunnel.path for spi in tunnel.spis)
 
 
 def with_port(path: Path, *known: Path) -> Path:
@@ -139,11 +148,12 @@ def leftovers(tunnel: Tunnel, gone: tuple[ChildSa, ...], *, listed: bool) -> tup
 
     charon deletes by address and SPI: what was at an address that it had not followed to stays, and moves on with the
     tunnel where one CHILD_SA took over from another. Where charon looks the deletion is left to it, for it counts the
-    octets then, unless it has done with them: `listed`, a listing of charon's has them no more.
+    octets then, unless it has done with them (`listed`, a listing of charon's has them no more), or may look elsewhere:
+    of CHILD_SAs with one reqid it has one follow a move (migrate_job.c). In IKEv1 those that were rekeyed stay.
     """
     inbound = dict.fromkeys(path.local.address for path in tunnel.places)
     outbound = dict.fromkeys(path.remote.address for path in tunnel.places)
-    for sa in () if listed else tunnel.sas:
+    for sa in () if listed or tunnel.overlapping else tunnel.sas:
         inbound.pop(sa.path.local.address, None)
         outbound.pop(sa.path.remote.address, None)
     if not gone or not (inbound or outbound):

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import addresses, bystanders, capability, gateway, mobike, seeking, terminal, watching
+from swanroam.core import addresses, bystanders, capability, gateway, led, mobike, seeking, terminal, watching
 from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
 from swanroam.core.leaving import leave
 from swanroam.core.listed import (
+    at_home,
     built_anew,
     followed,
     gather,
@@ -208,7 +209,7 @@ class Core:
             tunnel_now = self.table.get(key)
             shares = shared.get(key, "")
             changed = tunnel_now is None or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
-            if changed or event.complete:
+            if changed or event.complete or (tunnel_now and not at_home(tunnel_now, paths)):
                 effects += self._refresh(key, newest_first, shares, paths, event)
         if event.complete:
             effects += [Forget(key) for key in self._remembered]
@@ -289,6 +290,8 @@ class Core:
         by_charon: tuple[Effect, ...] = ()
         if key not in self._flights:
             tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
+            if not newly and led.away(tunnel, known.path):
+                tunnel, by_charon = self._led(tunnel, known.path, event.at_s)
             self._flights.note(by_charon)
         gone = tuple(child for child in known.children if child.spi_in not in tunnel.spis)
         effects = [Persist(key), *leftovers(known, gone, listed=True), *by_charon]
@@ -326,6 +329,15 @@ class Core:
             effects += self._apply(gateway.challenge_again(self.table.get(key) or tunnel, self._nonce(), self._port))
         effects += self._consider(key)
         return tuple(effects)
+
+    def _led(self, tunnel: Tunnel, before: Path, at_s: float) -> Step:
+        """Charon took a tunnel elsewhere by itself."""
+        wanted = self.settings.of(tunnel.key.name)
+        if tunnel.role is Role.TERMINAL:
+            known = (before.remote.address, *wanted.gateways, *tunnel.gateways)
+            return led.back_to_the_gateway(tunnel, before, known)
+        nonce, allow, validate = self._nonce(), wanted.allow, wanted.path_validation
+        return led.to_be_proven(tunnel, before, at_s, nonce, self._port, allow=allow, validate=validate)
 
     def _on_bare(self, key: TunnelKey, sas: tuple[IkeSa, ...], at_s: float) -> tuple[Effect, ...]:
         """No CHILD_SA is listed: believed when it stays so, as they are nowhere while they go over to a new IKE_SA."""

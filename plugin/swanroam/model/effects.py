@@ -57,6 +57,8 @@ class Trigger(StrEnum):
     """The gateway has another address (told by it), or did not answer at the one before."""
     REVERT = "revert"
     """The new path was not validated in time."""
+    CHARON = "charon"
+    """charon followed a message of IKE by itself, without MOBIKE: of IKEv1 any that it can read, however old."""
     MOBIKE = "mobike"
     """charon moved the tunnel by itself (RFC 4555), and swanroam had not: it only tells of it."""
 

@@ -1,0 +1,198 @@
+"""Where charon takes a tunnel by itself, without MOBIKE: what a gateway and a terminal make of that."""
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from swanroam.core.distrust import FIRST_S
+from swanroam.core.gateway import CHALLENGE_DELAYS_S
+from swanroam.core.settings import Agreement, TunnelSettings
+from swanroam.core.tunnel import Phase
+from swanroam.model.effects import Effect, InformCharon, MoveStates, PacketRejected, Trigger, TunnelMoved, Watch
+from swanroam.model.events import Reason, TimerKind
+from swanroam.model.messages import PathChallenge, PathResponse
+from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.tunnel import Capability, Role
+from tests.support.values import (
+    NAT_A,
+    SPI_DOWN,
+    SPI_UP,
+    A,
+    B,
+    C,
+    Desk,
+    ike_sa,
+    in_udp,
+    messages,
+    negotiated,
+    one,
+    path,
+    settings,
+    some,
+    timers,
+)
+
+AT_A, AT_B, AT_C = (path(Role.GATEWAY, outer) for outer in (A, B, C))
+HOME, ELSEWHERE = path(Role.TERMINAL, A), Path(Endpoint(A, 500), Endpoint(C, 500))
+
+
+def led(desk: Desk, to: IPAddress) -> tuple[Effect, ...]:
+    """A moment later the gateway's charon went there, and took the states with it."""
+    desk.later(0.01)
+    return desk.listed(ike_sa(Role.GATEWAY, outer=to), complete=False, at={SPI_UP: path(Role.GATEWAY, to)})
+
+
+def nonce(effects: tuple[Effect, ...]) -> bytes:
+    (message,) = messages(effects)
+    assert isinstance(message, PathChallenge)
+    return message.nonce
+
+
+def unanswered(desk: Desk) -> tuple[Effect, ...]:
+    """The effects when all challenges have gone without an answer."""
+    effects: tuple[Effect, ...] = ()
+    for delay_s in CHALLENGE_DELAYS_S:
+        desk.later(delay_s)
+        effects = desk.expired(TimerKind.VALIDATION)
+    return effects
+
+
+def test_the_terminal_is_challenged_where_charon_went_and_nothing_else_is_let_through_unseen() -> None:
+    desk = negotiated(Role.GATEWAY)
+    effects = led(desk, B)
+    assert one(TunnelMoved, effects).trigger is Trigger.CHARON
+    assert timers(effects, TimerKind.VALIDATION) == [CHALLENGE_DELAYS_S[0]]
+    watch = one(Watch, effects)
+    assert (watch.sources, watch.leaving, watch.unproven) == ((B,), (), (SPI_DOWN,))
+    assert (desk.tunnel.phase, desk.tunnel.path, desk.tunnel.validated_path) == (Phase.VALIDATING, AT_B, AT_A)
+
+
+def test_a_terminal_that_answers_is_there_and_charon_is_not_told_what_it_knows() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.message(PathResponse(nonce=nonce(led(desk, B))))
+    assert (desk.tunnel.phase, desk.tunnel.validated_path) == (Phase.STEADY, AT_B)
+    assert desk.expired(TimerKind.INFORM) == ()
+    assert not some(InformCharon, desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_B}))
+
+
+def test_without_an_answer_the_tunnel_returns_and_charon_with_it() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    back = one(MoveStates, unanswered(desk))
+    assert (back.old, back.new, back.trigger) == (AT_B, AT_A, Trigger.REVERT)
+    desk.moved(back)
+    desk.later(2.0)
+    told = one(InformCharon, desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_A}))
+    assert (told.old, told.new) == (AT_B, AT_A)
+
+
+def test_the_terminals_next_packet_takes_the_tunnel_back() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    desk.held(A, packet_id=1)
+    assert one(MoveStates, desk.verified(1, 10)).new == AT_A
+
+
+def test_from_where_no_challenge_was_answered_lately_it_returns_at_once() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    desk.moved(one(MoveStates, unanswered(desk)))
+    desk.later(FIRST_S / 2)
+    effects = led(desk, B)
+    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.NOT_VALIDATED]
+    back = one(MoveStates, effects)
+    assert (back.new, messages(effects)) == (AT_A, [])
+    desk.moved(back)
+    assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
+
+
+def test_from_where_it_is_not_allowed_and_when_it_flaps_it_returns_at_once() -> None:
+    desk = negotiated(Role.GATEWAY)
+    home = replace(settings(Role.GATEWAY), tunnels={"*": TunnelSettings(allow=(ip_network(f"{A}/32"),))})
+    desk.core.reconfigure(home)
+    effects = led(desk, B)
+    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.SOURCE_NOT_ALLOWED]
+    desk.moved(one(MoveStates, effects))
+    desk.core.reconfigure(settings(Role.GATEWAY))
+    for sequence in range(10, 30):
+        effects = led(desk, B)
+        if some(PacketRejected, effects):
+            break
+        desk.held(A, packet_id=sequence)
+        desk.moved(one(MoveStates, desk.verified(sequence, sequence)))
+        desk.expired(TimerKind.LEAVING)
+    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.FLAPPING]
+
+
+def test_the_path_to_return_to_is_the_last_one_that_was_proven() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    led(desk, C)
+    assert one(MoveStates, unanswered(desk)).new == AT_A
+
+
+def test_where_charon_leads_back_to_the_proven_path_nothing_is_to_be_returned_to() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    led(desk, A)
+    assert some(MoveStates, unanswered(desk)) == []
+    assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
+
+
+def test_another_port_of_a_nat_is_another_place() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
+    first, second = (in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port)) for port in (30000, 30001))
+    desk.listed(first)
+    desk.greeted()
+    effects = desk.listed(second, complete=False, at={SPI_UP: second.path})
+    assert one(TunnelMoved, effects).trigger is Trigger.CHARON
+    assert nonce(effects)
+
+
+@pytest.mark.parametrize("agreement", [Agreement.CONFIGURED, Agreement.NEGOTIATE])
+def test_where_nobody_is_challenged_the_tunnel_is_where_charon_went(agreement: Agreement) -> None:
+    desk = Desk(Role.GATEWAY, agreement, path_validation=agreement is Agreement.CONFIGURED)
+    desk.listed(ike_sa(Role.GATEWAY))
+    if agreement is Agreement.NEGOTIATE:
+        desk.greeted()
+    effects = led(desk, B)
+    assert one(TunnelMoved, effects).trigger is Trigger.CHARON
+    assert not messages(effects)
+    assert (desk.tunnel.phase, desk.tunnel.validated_path) == (Phase.STEADY, AT_B)
+
+
+def test_a_tunnel_that_may_not_move_and_one_that_was_elsewhere_before_the_daemon_began_are_charons() -> None:
+    alone = Desk(Role.GATEWAY)
+    alone.listed(ike_sa(Role.GATEWAY))
+    assert not some(TunnelMoved, led(alone, B))
+    assert (alone.tunnel.path, alone.tunnel.phase) == (AT_B, Phase.STEADY)
+    begun = Desk(Role.GATEWAY)
+    assert not some(TunnelMoved, led(begun, B))
+
+
+def terminal_led(desk: Desk) -> tuple[Effect, ...]:
+    """The terminal's charon takes somebody at C for the gateway."""
+    astray = replace(ike_sa(Role.TERMINAL), remote=ELSEWHERE.remote)
+    return desk.listed(astray, complete=False, at={SPI_DOWN: ELSEWHERE})
+
+
+def test_a_terminal_goes_back_from_what_is_no_address_of_its_gateway_and_tells_it() -> None:
+    desk = negotiated(Role.TERMINAL)
+    effects = terminal_led(desk)
+    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.SOURCE_NOT_ALLOWED]
+    back = one(MoveStates, effects)
+    assert (back.old, back.new) == (ELSEWHERE, HOME)
+    assert messages(desk.moved(back))
+    assert desk.tunnel.path == HOME
+
+
+def test_a_terminal_stays_where_the_gateway_may_be() -> None:
+    told = negotiated(Role.TERMINAL)
+    told.core.table.put(replace(told.tunnel, gateways=(C,)))
+    assert not some(MoveStates, terminal_led(told))
+    configured = Desk(Role.TERMINAL, Agreement.CONFIGURED)
+    configured.listed(ike_sa(Role.TERMINAL))
+    assert configured.tunnel.capability is Capability.CONFIGURED
+    assert not some(MoveStates, terminal_led(configured))
