@@ -1,11 +1,13 @@
 """Several links at once: a better one is taken while the one in use still works, and nothing that is late is lost."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.lab.agreement import USUAL, Wanted, agrees
+from tests.lab.conditions import eventually
 from tests.lab.figures import MovedStream, measured, medians, moved_stream
 from tests.lab.world import Move, World
 
@@ -30,6 +32,19 @@ def taken(world: World, metric: int, wanted: Wanted = USUAL) -> tuple[Move, Move
             stream.flows(packets=10)
     same = world.terminal.sa.identity == before
     return move, moved_stream(move, up, down, world.capture, same_keys=same)
+
+
+@contextlib.contextmanager
+def configured(world: World, **settings: object) -> Iterator[None]:
+    """The terminal's swanroam has these settings, too, for a while."""
+    swanroam = world.terminal.swanroam
+    swanroam.configure(**settings)
+    swanroam.reload()
+    try:
+        yield
+    finally:
+        swanroam.configure()
+        swanroam.reload()
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +87,39 @@ def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_miss
     assert up.outcome().lost == down.outcome().lost == ()
     assert terminal.swanroam.tunnel(terminal.inner)["moves"] == moves
     terminal.links.apply(terminal.arriving(terminal.other, WORSE))
+
+
+def test_what_is_preferred_is_taken_though_the_routes_say_otherwise_and_nothing_is_lost(world: World) -> None:
+    terminal = world.terminal
+    terminal.spread(here=BETTER, other=WORSE)
+    with world.both_ways() as (up, down), configured(world, preference={f"{terminal.other.link[:3]}*": 20}):
+        terminal.prefer_other(WORSE + 1)
+        agrees(world, terminal)
+        for stream in (up, down):
+            stream.flows(packets=10)
+        assert up.outcome().lost == down.outcome().lost == ()
+        terminal.links.apply([terminal.links.default_route(terminal.access.link, terminal.access.router, BEST)])
+
+
+def test_a_metered_link_is_not_taken_while_a_hook_vetoes_it_whatever_the_routes_say(world: World) -> None:
+    terminal = world.terminal
+
+    def vetoed() -> int:
+        return int(terminal.swanroam.tunnel(terminal.inner)["rejected"].get("vetoed", 0))
+
+    terminal.spread(here=WORSE, other=WORSE + 1)
+    before = vetoed()
+    metered = {"metered": {"interfaces": [terminal.other.link], "preference": 0, "veto": True}}
+    with world.both_ways() as (up, down):
+        with configured(world, hooks=metered):
+            terminal.links.apply([terminal.links.default_route(terminal.other.link, terminal.other.router, BETTER)])
+            eventually(lambda: vetoed() > before, "the move is vetoed")
+            agrees(world, terminal)
+            for stream in (up, down):
+                stream.flows(packets=20)
+            assert up.outcome().lost == down.outcome().lost == ()
+        terminal.prefer_other(BEST)
+        agrees(world, terminal)
 
 
 def test_when_both_links_flap_the_tunnel_ends_where_the_routes_say(world: World) -> None:

@@ -261,6 +261,18 @@ def test_the_best_source_is_the_one_that_the_kernel_chooses(
     eventually(agree, f"{remote}: as the kernel", deadline_s=5)
 
 
+def test_a_privacy_address_is_chosen_where_the_kernel_would_choose_it(machine: Machine, source: RouteSource) -> None:
+    machine.namespace.run(["sysctl", "-qw", "net.ipv6.conf.link0.use_tempaddr=2"])
+    machine.ip("addr add 2001:db8:0:1::2/64 dev link0 nodad mngtmpaddr")
+
+    def agree() -> bool:
+        source.process()
+        (private,) = (each for each in source.repository.addresses if each.temporary and each.usable)
+        return ranked(source.repository, REMOTE6) == machine.kernel_choice(REMOTE6) == (private.address, "link0")
+
+    eventually(agree, "the temporary address (RFC 8981) is the source", deadline_s=10)
+
+
 class NoTranslation:
     """Where nothing is sent there is nothing to rewrite."""
 
