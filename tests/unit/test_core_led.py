@@ -172,9 +172,9 @@ def test_a_tunnel_that_may_not_move_and_one_that_was_elsewhere_before_the_daemon
     assert not some(TunnelMoved, led(begun, B))
 
 
-def terminal_led(desk: Desk) -> tuple[Effect, ...]:
+def terminal_led(desk: Desk, version: int = 1) -> tuple[Effect, ...]:
     """The terminal's charon takes somebody at C for the gateway."""
-    astray = replace(ike_sa(Role.TERMINAL), remote=ELSEWHERE.remote)
+    astray = replace(ike_sa(Role.TERMINAL), version=version, remote=ELSEWHERE.remote)
     return desk.listed(astray, complete=False, at={SPI_DOWN: ELSEWHERE})
 
 
@@ -188,7 +188,8 @@ def test_a_terminal_goes_back_from_what_is_no_address_of_its_gateway_and_tells_i
     assert desk.tunnel.path == HOME
 
 
-def test_a_terminal_stays_where_the_gateway_may_be() -> None:
+def test_a_terminal_stays_where_the_gateway_may_be_or_spoke_ikev2() -> None:
+    assert not some(MoveStates, terminal_led(negotiated(Role.TERMINAL), version=2))
     told = negotiated(Role.TERMINAL)
     told.core.table.put(replace(told.tunnel, gateways=(C,)))
     assert not some(MoveStates, terminal_led(told))

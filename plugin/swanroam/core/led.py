@@ -7,7 +7,7 @@ a new one (RFC 2408 has no counter), so that is no proof of where the other end 
 A gateway takes it for a move that is to be proven, as after a packet: the terminal is challenged there, and the tunnel
 returns at once from where it may not go now. The terminal's next packet takes it back, too.
 
-A terminal goes back at once from what is no address of its gateway.
+A terminal goes back at once from what is no address of its gateway, where it is IKEv1 that took it there.
 """
 
 from collections.abc import Collection
@@ -24,6 +24,7 @@ from swanroam.model.tunnel import Capability
 
 __all__ = ["away", "back_to_the_gateway", "to_be_proven"]
 
+IKEV1: Final = 1
 BECAUSE: Final = "charon followed a message of IKE"
 
 Step = tuple[Tunnel, tuple[Effect, ...]]
@@ -57,8 +58,8 @@ def to_be_proven(
 
 def back_to_the_gateway(tunnel: Tunnel, before: Path, known: Collection[IPAddress]) -> Step:
     """Terminal: stay where charon took the tunnel only if that is one of the `known` addresses of the gateway."""
-    source = tunnel.path.remote.address
-    if source in known or tunnel.capability is not Capability.NEGOTIATED:
+    source, proven = tunnel.path.remote.address, tunnel.sas[0].version != IKEV1
+    if proven or source in known or tunnel.capability is not Capability.NEGOTIATED:
         return tunnel, ()
     reason = Reason.SOURCE_NOT_ALLOWED
     rejected = PacketRejected(key=tunnel.key, reason=reason, source=source, detail=BECAUSE)
