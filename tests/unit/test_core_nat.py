@@ -9,7 +9,7 @@ import pytest
 from swanroam.core import encapsulation, natd
 from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.settings import Agreement
-from swanroam.core.step import PARTING_S
+from swanroam.core.step import KEPT_S, PARTING_S
 from swanroam.core.terminal import KEEPALIVE_S, PLAIN_ATTEMPTS
 from swanroam.core.tunnel import Tunnel
 from swanroam.model.effects import (
@@ -510,7 +510,18 @@ def test_when_a_kept_tunnel_ends_nothing_is_rewritten_for_it_any_longer() -> Non
     desk.moved(MoveStates(key=KEY, children=(), old=keep.old, new=keep.new, trigger=keep.trigger))
     assert desk.tunnel.here == B
     assert desk.tunnel.path.local.address == A
-    assert some(DropAddress, desk.listed()) == [DropAddress(KEY)]
+    assert timers(desk.listed(), TimerKind.PARTING) == [KEPT_S], "charon may still have something to say from it"
+    assert desk.expired(TimerKind.PARTING) == (DropAddress(KEY), Unwatch(KEY))
+
+
+def test_an_address_that_was_kept_for_the_last_messages_of_a_tunnel_is_given_up_for_the_next_one_or_the_end() -> None:
+    for ends in (True, False):
+        desk = native()
+        keep = one(KeepAddress, desk.roam(B))
+        desk.moved(MoveStates(key=KEY, children=(), old=keep.old, new=keep.new, trigger=keep.trigger))
+        desk.listed()
+        fresh = in_udp(replace(TERMINALS, unique_id=2, initiator_spi=7, local=Endpoint(B, 4500)))
+        assert DropAddress(KEY) in (desk.core.leave() if ends else desk.listed(fresh))
 
 
 # The daemon ends

@@ -82,7 +82,7 @@ from swanroam.model.messages import (
 from swanroam.model.path import IPAddress, Path, Repository
 from swanroam.model.tunnel import Capability, IkeSa, Role, TunnelKey
 
-__all__ = ["ASTRAY_S", "BARE_S", "PARTING_S", "Core"]
+__all__ = ["ASTRAY_S", "BARE_S", "KEPT_S", "PARTING_S", "Core"]
 
 AFTER_MOVE_S: Final = 0.1
 """A deadline that passes while the tunnel is being moved is looked at again after this."""
@@ -92,6 +92,8 @@ ASTRAY_S: Final = 0.2
 """How long charon, which has just put policies elsewhere than the tunnel is, is given to move them by itself."""
 PARTING_S: Final = 12.0
 """How long messages of an IKE_SA that is deleted are carried: charon says it again after 4 s, and 7.2 s later."""
+KEPT_S: Final = 0.5
+"""How long an address is kept for them. Not longer: charon might set the next tunnel up from it."""
 FOLLOW_GRACE_S: Final = 0.9
 """charon is taken to be following a move that is younger than this, and not told again."""
 
@@ -105,7 +107,7 @@ class Core:
         self.settings = settings
         self.table = Table()
         self.parting = Table()
-        """Tunnels that ended of late, whose last messages of IKE are carried still."""
+        """Tunnels that ended of late, whose last messages of IKE still go where they went."""
         self.bystanders = Bystanders()
         self.repository: Repository | None = None
         self._nonce = nonce
@@ -183,7 +185,8 @@ class Core:
 
     def leave(self) -> tuple[Effect, ...]:
         """What is to be done before the daemon ends; what has charon build tunnels anew last of all."""
-        return leave(self.table, self._port)
+        ended = tuple(effect for tunnel in self.parting for effect in self._parted(tunnel.key))
+        return (*ended, *leave(self.table, self._port))
 
     # charon
 
@@ -373,7 +376,7 @@ class Core:
         tunnel = replace(tunnel, capability=agreed, because=because, mobike=moving, charon=charons)
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         self.table.put(tunnel)
-        effects: list[Effect] = [watching.watch(tunnel), Persist(tunnel.key)]
+        effects: list[Effect] = [*self._parted(tunnel.key), watching.watch(tunnel), Persist(tunnel.key)]
         if agreed is not Capability.PENDING:
             effects.append(CapabilityChanged(key=tunnel.key, capability=agreed, detail=detail))
         return (*effects, *self._greet(tunnel), *self._consider(tunnel.key))
@@ -391,17 +394,23 @@ class Core:
         verdicts = self._abandon(tunnel.key)
         lasting = {TimerKind.REESTABLISH, TimerKind.PARTING}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
-        kept = (DropAddress(tunnel.key),) if tunnel.actual else ()
         left = leftovers(tunnel, tunnel.children, listed=False)
-        return (*verdicts, *stops, *kept, *left, *_released(tunnel), *self._part(tunnel), Forget(tunnel.key))
+        return (*verdicts, *stops, *left, *_released(tunnel), *self._part(tunnel), Forget(tunnel.key))
 
     def _part(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Charon may be about to delete the IKE_SA, or to answer that, when it is not listed any more."""
-        if not tunnel.carries_ike:
+        if not tunnel.carries_ike and tunnel.actual is None:
             return (Unwatch(tunnel.key),)
         self.parting.put(tunnel)
-        parting = TimerId(tunnel.key, TimerKind.PARTING)
-        return (watching.watch_parting(tunnel), StartTimer(timer=parting, delay_s=PARTING_S))
+        parting, delay_s = TimerId(tunnel.key, TimerKind.PARTING), PARTING_S if tunnel.carries_ike else KEPT_S
+        return (watching.watch_parting(tunnel), StartTimer(timer=parting, delay_s=delay_s))
+
+    def _parted(self, key: TunnelKey) -> tuple[Effect, ...]:
+        """Its time is over, or there is another one."""
+        tunnel = self.parting.remove(key)
+        if tunnel is None:
+            return ()
+        return (Unwatch(key),) if tunnel.actual is None else (DropAddress(key), Unwatch(key))
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
@@ -585,8 +594,7 @@ class Core:
             off = self.settings.of(event.timer.key.name).agreement is Agreement.OFF
             return self._recovery.again(event.timer, self.table.get(event.timer.key), off=off)
         if kind is TimerKind.PARTING:
-            parted = self.parting.remove(event.timer.key)
-            return (Unwatch(parted.key),) if parted and parted.key not in self.table else ()
+            return self._parted(event.timer.key)
         tunnel = self.table.get(event.timer.key)
         if tunnel is None:
             return ()

@@ -25,18 +25,15 @@ def watch(tunnel: Tunnel) -> Watch:
         leaving=leaving,
         late=tuple(_addresses(tunnel.leaving)) if tunnel.role is Role.TERMINAL else (),
         unproven=unproven,
-        ike=_carried(tunnel) if tunnel.carries_ike else (),
+        ike=tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat) if tunnel.carries_ike else (),
         carrying=tunnel.path if tunnel.carries_ike else None,
     )
 
 
 def watch_parting(tunnel: Tunnel) -> Watch:
-    """What it has to know of a tunnel that has just ended, whose IKE is carried: no packet of its own, only that."""
-    return Watch(key=tunnel.key, inner=tunnel.key.inner, spis=(), ike=_carried(tunnel), carrying=tunnel.path)
-
-
-def _carried(tunnel: Tunnel) -> tuple[int, ...]:
-    return tuple(sa.initiator_spi for sa in tunnel.sas if not sa.knows_nat)
+    """What it has to know of a tunnel that has just ended: of IKE that is carried, and of no packets of its own."""
+    watched = watch(tunnel)
+    return Watch(key=tunnel.key, inner=watched.inner, spis=(), ike=watched.ike, carrying=watched.carrying)
 
 
 def _addresses(origins: Iterable[Origin]) -> Iterator[IPAddress]:

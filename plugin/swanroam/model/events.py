@@ -79,7 +79,7 @@ class TimerKind(StrEnum):
     MISSING = "missing"
     """To look for outbound states that a packet did not find."""
     PARTING = "parting"
-    """To stop carrying IKE messages of a tunnel that has ended."""
+    """To stop carrying IKE messages of a tunnel that has ended, or keeping its address for them."""
 
 
 @dataclass(frozen=True, slots=True)
