@@ -36,6 +36,8 @@ class TunnelOptions:
     """How a tunnel is set up; the defaults are strongSwan's but for MOBIKE."""
 
     mobike: bool = False
+    mobike_refused: bool = False
+    """Whether the gateway refuses MOBIKE, which terminals offer."""
     roam_events: bool = False
     """charon.plugins.kernel-netlink.roam_events of both ends: strongSwan's default is on. With it charon renegotiates a
     tunnel without MOBIKE 100 ms after the address goes, and whoever would move it has to be faster; a story that counts
@@ -239,7 +241,7 @@ def _connection(
     version = {options.ike_version}
     {ends}
     proposals = {options.ike_proposal}
-    mobike = {"yes" if options.mobike else "no"}
+    mobike = {"yes" if options.mobike and not (options.mobike_refused and user == "remote") else "no"}
     encap = {"yes" if encap else "no"}
     dpd_delay = {options.dpd_delay_s}s
 {connection}    local {{
@@ -390,13 +392,17 @@ class Charon:
             self._calls("terminate", {"ike": connection, "timeout": 500, "loglevel": 0, "force": "yes"})
         eventually(lambda: not self.sas(connection), f"{self._host.name}: charon gives the tunnel up")
 
+    def terminate_child(self, child: ChildSa) -> None:
+        """Take a CHILD_SA down, and wait."""
+        self._calls("terminate", {"child-id": str(child.unique_id), "timeout": 60000, "loglevel": 0})
+
     def rekey_child(self, child: ChildSa) -> None:
         """Have a CHILD_SA rekeyed."""
         self._call("rekey", {"child-id": str(child.unique_id)})
 
-    def rekey_ike(self, sa: IkeSa) -> None:
+    def rekey_ike(self, sa: IkeSa, *, reauthenticate: bool = False) -> None:
         """Have an IKE_SA rekeyed, which in IKEv1 is a reauthentication."""
-        self._call("rekey", {"ike-id": str(sa.unique_id)})
+        self._call("rekey", {"ike-id": str(sa.unique_id), "reauth": "yes" if reauthenticate else "no"})
 
     def request(self, command: str, message: Mapping[str, Any] | None = None) -> Any:
         """Any vici command that answers once."""

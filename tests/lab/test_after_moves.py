@@ -89,3 +89,15 @@ def test_the_status_program_shows_what_the_socket_says(world: World) -> None:
         shown = one.swanroam.command("status", "--config", str(one.swanroam.file))
         assert world.terminal.inner in shown
         assert world.terminal.outer in shown
+
+
+def test_reauthenticated_where_it_began_with_the_new_ike_sa_first_it_is_the_same_tunnel_and_moves(world: World) -> None:
+    """As strongSwan 6 does by default; both IKE_SAs have the inner address for a while."""
+    world.begin_with_other_charons(TunnelOptions(charon={"make_before_break": "yes"}))
+    terminal, before = world.terminal, world.terminal.sa
+    with world.both_ways():
+        terminal.charon.rekey_ike(before, reauthenticate=True)
+        eventually(lambda: terminal.sa.unique_id != before.unique_id, "there is another IKE_SA")
+        world.agreed(terminal)
+    assert terminal.sa.inner == before.inner
+    survives_a_move(world)

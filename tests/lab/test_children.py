@@ -1,13 +1,14 @@
 """Kinds of tunnels: what moves, moves under streams and is rekeyed afterwards; what is left alone says why."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
 
-from tests.lab.agreement import State, kernel_states
+from tests.lab.agreement import State, agrees, kernel_states
 from tests.lab.charon import CONNECTION, SITE, TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.stories import rekeys_the_child, survives_a_move
@@ -161,6 +162,21 @@ def test_a_tunnel_of_each_kind_moves_and_is_rekeyed_afterwards(world: World, kin
             assert world.terminal.sa.inner == inner
 
 
+def test_a_child_sa_that_vanishes_before_its_move_does_not_keep_the_other_from_it(world: World) -> None:
+    world.reconnect(TunnelOptions(networks=("10.1.0.0/25", "10.1.0.128/25")))
+    terminal = world.terminal
+    terminal.swanroam.send_signal(signal.SIGSTOP)
+    _, gone = terminal.sa.children
+    terminal.charon.terminate_child(gone)
+    with world.uplink() as up, world.downlink() as down:
+        move = terminal.move()
+        terminal.swanroam.send_signal(signal.SIGCONT)
+        for stream in (up, down):
+            stream.flows(move.usable_ns)
+    assert [child.spi_in for child in terminal.sa.children] != [gone.spi_in]
+    agrees(world, terminal)
+
+
 def test_a_tunnel_whose_packets_are_compressed_is_left_alone(world: World) -> None:
     world.reconnect(TunnelOptions(child={"ipcomp": "yes"}), roams=False)
     try:
@@ -183,8 +199,9 @@ def test_a_tunnel_whose_reqid_another_one_has_is_left_alone_until_it_has_it_to_i
     survives_a_move(world)
 
 
-def test_a_tunnel_in_transport_mode_beside_stays_as_it_is(world: World) -> None:
-    world.reconnect(TunnelOptions(site="transport"))
+@pytest.mark.parametrize("mode", ["transport", "tunnel"])
+def test_what_has_no_virtual_ip_stays_as_it_is_beside(world: World, mode: str) -> None:
+    world.reconnect(TunnelOptions(site=mode))
     with site(world):
         for end in world.ends:
             says(end, SITE, "it has no virtual IP")

@@ -129,6 +129,13 @@ def test_a_terminal_that_moves_while_the_gateways_address_is_silent_finds_it_at_
     goes_on(world, world.terminal.move)
 
 
+def test_a_terminal_that_stands_still_finds_a_gateway_that_falls_silent_at_the_other_address(world: World) -> None:
+    with contextlib.ExitStack() as silence:
+        goes_on(world, lambda: silence.enter_context(silent(world, leaves(world))))
+        assert last_move(world, world.terminal) == {"to": world.terminal.gateway, "trigger": "gateway"}
+    goes_on(world, world.terminal.move)
+
+
 def tell(speaker: Host, source: str, destination: str, sequence: int, *addresses: str) -> None:
     """Somebody says that the gateway has other addresses."""
     told = encode(GatewayMoved(sequence=sequence, addresses=tuple(map(ip_address, addresses))))

@@ -159,6 +159,25 @@ class TestOverIPv6:
             answers_dead_peer_detection(world, time.monotonic_ns())
             survives_a_move(world)
 
+    def test_a_deprecated_address_is_left_for_a_new_one_of_the_same_link_while_it_works_and_nothing_is_lost(
+        self, world: World
+    ) -> None:
+        """As privacy addresses come and go (RFC 8981)."""
+        terminal = world.terminal
+        link, old = terminal.access.link, terminal.address
+        with world.both_ways() as (up, down):
+            terminal.address = f"{terminal.access.network}:77/64"
+            terminal.show(f"ip address add {terminal.address} dev {link} nodad")
+            terminal.links.announce(link, terminal.outer)
+            terminal.show(f"ip address change {old} dev {link} preferred_lft 0")
+            agrees(world, terminal)
+            for stream in (up, down):
+                stream.flows(packets=10)
+            terminal.show(f"ip address del {old} dev {link}")
+            for stream in (up, down):
+                stream.flows(packets=10)
+        assert up.outcome().lost == down.outcome().lost == ()
+
     def test_an_icmpv6_dummy_is_enough(self, world: World) -> None:
         world.reconnect(replace(OVER6, inner=(6,)))
         for end in world.ends:

@@ -92,13 +92,15 @@ def test_a_link_that_is_no_better_is_not_taken_and_one_that_was_left_is_not_miss
 def test_what_is_preferred_is_taken_though_the_routes_say_otherwise_and_nothing_is_lost(world: World) -> None:
     terminal = world.terminal
     terminal.spread(here=BETTER, other=WORSE)
-    with world.both_ways() as (up, down), configured(world, preference={f"{terminal.other.link[:3]}*": 20}):
-        terminal.prefer_other(WORSE + 1)
-        agrees(world, terminal)
-        for stream in (up, down):
-            stream.flows(packets=10)
-        assert up.outcome().lost == down.outcome().lost == ()
+    with configured(world, preference={f"{terminal.other.link[:3]}*": 20}):
+        with world.both_ways() as (up, down):
+            terminal.prefer_other(WORSE + 1)
+            agrees(world, terminal)
+            for stream in (up, down):
+                stream.flows(packets=10)
+        # So that it stays there when it is not preferred any more.
         terminal.links.apply([terminal.links.default_route(terminal.access.link, terminal.access.router, BEST)])
+    assert up.outcome().lost == down.outcome().lost == ()
 
 
 def test_a_metered_link_is_not_taken_while_a_hook_vetoes_it_whatever_the_routes_say(world: World) -> None:
@@ -117,9 +119,25 @@ def test_a_metered_link_is_not_taken_while_a_hook_vetoes_it_whatever_the_routes_
             agrees(world, terminal)
             for stream in (up, down):
                 stream.flows(packets=20)
-            assert up.outcome().lost == down.outcome().lost == ()
         terminal.prefer_other(BEST)
         agrees(world, terminal)
+    assert up.outcome().lost == down.outcome().lost == ()
+
+
+def test_the_link_in_use_dies_while_the_other_works_and_then_that_one(world: World) -> None:
+    terminal = world.terminal
+    before = terminal.sa.identity
+    terminal.spread(here=WORSE, other=WORSE + 1)
+    with world.both_ways() as (up, down):
+        for metric in (BETTER, BEST):
+            dead = terminal.access
+            terminal.links.apply([terminal.links.turn(dead.link, up=False)])
+            move = terminal.prefer_other(metric)
+            agrees(world, terminal)
+            for stream in (up, down):
+                stream.flows(move.usable_ns, packets=10)
+            terminal.links.apply([terminal.links.turn(dead.link, up=True), *terminal.arriving(dead, WORSE)])
+    assert terminal.sa.identity == before
 
 
 def test_when_both_links_flap_the_tunnel_ends_where_the_routes_say(world: World) -> None:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.agreement import USUAL, Wanted, agrees
-from tests.lab.charon import TunnelOptions
+from tests.lab.charon import CONNECTION, TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.figures import MOBIKE_ALONE, MOBIKE_FASTER, measured, medians, move_once
 from tests.lab.nats import Nat
-from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa
+from tests.lab.stories import answers_dead_peer_detection, rekeys_the_child, rekeys_the_ike_sa, survives_a_move
 from tests.lab.topology import Topology
 from tests.lab.world import End, Move, World
 
@@ -164,6 +164,18 @@ def test_a_charon_that_does_not_notice_is_told_once_the_path_is_proven(world: Wo
     assert last_move(world, world.terminal)["validated"] is True
     goes_on(world)
     assert not world.capture.ike(move.began_ns)
+
+
+def test_where_the_gateway_refuses_mobike_and_that_is_said_the_tunnel_moves_as_without(world: World) -> None:
+    everywhere(world)
+    for end in world.ends:
+        end.swanroam.configure(tunnels={CONNECTION: {"mobike": False}})
+        end.swanroam.reload()
+    world.begin_with_other_charons(TunnelOptions(mobike=True, mobike_refused=True))
+    survives_a_move(world)
+    for end in world.ends:
+        rekeys_the_child(world, end)
+    survives_a_move(world)
 
 
 class TestNat:

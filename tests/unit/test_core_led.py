@@ -9,7 +9,16 @@ from swanroam.core.distrust import FIRST_S
 from swanroam.core.gateway import CHALLENGE_DELAYS_S
 from swanroam.core.settings import Agreement, TunnelSettings
 from swanroam.core.tunnel import Phase
-from swanroam.model.effects import Effect, InformCharon, MoveStates, PacketRejected, Trigger, TunnelMoved, Watch
+from swanroam.model.effects import (
+    Effect,
+    InformCharon,
+    ListIkeSas,
+    MoveStates,
+    PacketRejected,
+    Trigger,
+    TunnelMoved,
+    Watch,
+)
 from swanroam.model.events import Reason, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse
 from swanroam.model.path import Endpoint, IPAddress, Path
@@ -41,6 +50,14 @@ def led(desk: Desk, to: IPAddress) -> tuple[Effect, ...]:
     """A moment later the gateway's charon went there, and took the states with it."""
     desk.later(0.01)
     return desk.listed(ike_sa(Role.GATEWAY, outer=to), complete=False, at={SPI_UP: path(Role.GATEWAY, to)})
+
+
+def goes(desk: Desk, source: IPAddress, sequence: int) -> tuple[Effect, ...]:
+    """The terminal is there: a packet of its moves the tunnel."""
+    desk.later(0.01)
+    desk.expired(TimerKind.LEAVING)
+    desk.held(source, packet_id=sequence)
+    return desk.moved(one(MoveStates, desk.verified(sequence, sequence + 1)))
 
 
 def nonce(effects: tuple[Effect, ...]) -> bytes:
@@ -107,22 +124,71 @@ def test_from_where_no_challenge_was_answered_lately_it_returns_at_once() -> Non
     assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
 
 
-def test_from_where_it_is_not_allowed_and_when_it_flaps_it_returns_at_once() -> None:
+@pytest.mark.parametrize("validation", [True, False])
+def test_from_where_it_is_not_allowed_it_returns_at_once(*, validation: bool) -> None:
     desk = negotiated(Role.GATEWAY)
-    home = replace(settings(Role.GATEWAY), tunnels={"*": TunnelSettings(allow=(ip_network(f"{A}/32"),))})
-    desk.core.reconfigure(home)
+    allowed = TunnelSettings(allow=(ip_network(f"{A}/32"),), path_validation=validation)
+    desk.core.reconfigure(replace(settings(Role.GATEWAY), tunnels={"*": allowed}))
     effects = led(desk, B)
     assert [each.reason for each in some(PacketRejected, effects)] == [Reason.SOURCE_NOT_ALLOWED]
     desk.moved(one(MoveStates, effects))
-    desk.core.reconfigure(settings(Role.GATEWAY))
-    for sequence in range(10, 30):
-        effects = led(desk, B)
-        if some(PacketRejected, effects):
-            break
-        desk.held(A, packet_id=sequence)
-        desk.moved(one(MoveStates, desk.verified(sequence, sequence)))
-        desk.expired(TimerKind.LEAVING)
+    assert desk.tunnel.path == AT_A
+
+
+def test_when_it_flaps_it_returns_at_once_and_what_charon_did_is_no_flapping() -> None:
+    desk = negotiated(Role.GATEWAY)
+    for sequence in range(30):
+        assert not some(PacketRejected, led(desk, B))
+        goes(desk, A, sequence)
+    for sequence in range(30, 41):
+        goes(desk, (B, C)[sequence % 2], sequence)
+    effects = led(desk, C)
     assert [each.reason for each in some(PacketRejected, effects)] == [Reason.FLAPPING]
+
+
+def test_what_charon_did_keeps_no_packet_of_the_terminals_from_moving_the_tunnel() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    desk.moved(one(MoveStates, unanswered(desk)))
+    desk.expired(TimerKind.LEAVING)
+    goes(desk, B, 10)
+    assert desk.tunnel.path == AT_B
+
+
+def test_somebody_who_leads_it_from_place_to_place_does_not_put_the_return_off() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    for delay_s in CHALLENGE_DELAYS_S[:-1]:
+        desk.later(delay_s)
+        assert messages(desk.expired(TimerKind.VALIDATION))
+    led(desk, C)
+    desk.later(CHALLENGE_DELAYS_S[-1])
+    assert one(MoveStates, desk.expired(TimerKind.VALIDATION)).new == AT_A
+
+
+def test_a_daemon_that_ends_takes_charon_back_with_the_tunnel() -> None:
+    desk = negotiated(Role.GATEWAY)
+    led(desk, B)
+    effects = desk.core.leave()
+    assert one(MoveStates, effects).new == AT_A
+    assert (one(InformCharon, effects).old, one(InformCharon, effects).new) == (AT_B, AT_A)
+
+
+def test_charon_is_not_told_of_a_place_that_nobody_has_proven() -> None:
+    desk = negotiated(Role.GATEWAY)
+    desk.later(10.0)
+    effects = desk.listed(ike_sa(Role.GATEWAY, outer=C), at={SPI_UP: AT_B})
+    assert one(TunnelMoved, effects).trigger is Trigger.CHARON
+    assert not some(InformCharon, effects)
+
+
+def test_where_charon_is_late_and_goes_where_it_was_told_nobody_led_it() -> None:
+    desk = negotiated(Role.GATEWAY)
+    for sequence, source in enumerate((B, C)):
+        desk.message(PathResponse(nonce=nonce(goes(desk, source, sequence + 1))))
+        desk.expired(TimerKind.INFORM)
+        desk.expired(TimerKind.LEAVING)
+    assert not some(TunnelMoved, led(desk, B))
 
 
 def test_the_path_to_return_to_is_the_last_one_that_was_proven() -> None:
@@ -186,6 +252,16 @@ def test_a_terminal_goes_back_from_what_is_no_address_of_its_gateway_and_tells_i
     assert (back.old, back.new) == (ELSEWHERE, HOME)
     assert messages(desk.moved(back))
     assert desk.tunnel.path == HOME
+
+
+def test_a_terminal_that_may_not_go_back_yet_tries_again_and_takes_nothing_else_for_its_gateway() -> None:
+    desk = negotiated(Role.TERMINAL)
+    assert some(ListIkeSas, desk.refused(one(MoveStates, terminal_led(desk))))
+    assert some(MoveStates, terminal_led(desk)) == []
+    assert desk.tunnel.path == HOME
+    desk.later(1.0)
+    assert some(ListIkeSas, desk.expired(TimerKind.MOVE))
+    assert one(MoveStates, terminal_led(desk)).new == HOME
 
 
 def test_a_terminal_stays_where_the_gateway_may_be_or_spoke_ikev2() -> None:

@@ -11,7 +11,7 @@ from swanroam.core.following import DEADLINE_S, LOOK_S
 from swanroam.core.settings import Agreement
 from swanroam.core.step import KEPT_S, PARTING_S
 from swanroam.core.terminal import KEEPALIVE_S, PLAIN_ATTEMPTS
-from swanroam.core.tunnel import Tunnel
+from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
@@ -512,6 +512,14 @@ def test_when_a_kept_tunnel_ends_nothing_is_rewritten_for_it_any_longer() -> Non
     assert desk.tunnel.path.local.address == A
     assert timers(desk.listed(), TimerKind.PARTING) == [KEPT_S], "charon may still have something to say from it"
     assert desk.expired(TimerKind.PARTING) == (DropAddress(KEY), Unwatch(KEY))
+
+
+def test_the_address_of_a_tunnel_that_is_built_anew_is_not_kept_for_its_last_messages() -> None:
+    desk = native()
+    keep = one(KeepAddress, desk.roam(B))
+    desk.moved(MoveStates(key=KEY, children=(), old=keep.old, new=keep.new, trigger=keep.trigger))
+    desk.core.table.put(replace(desk.tunnel, phase=Phase.ABANDONED))
+    assert DropAddress(KEY) in desk.listed()
 
 
 def test_an_address_that_was_kept_for_the_last_messages_of_a_tunnel_is_given_up_for_the_next_one_or_the_end() -> None:

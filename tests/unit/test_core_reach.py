@@ -45,6 +45,7 @@ TUNNEL = Tunnel(
 def at(
     *addresses: IPAddress,
     unusable: tuple[IPAddress, ...] = (),
+    deprecated: tuple[IPAddress, ...] = (),
     temporary: tuple[IPAddress, ...] = (),
     links: Mapping[IPAddress, str] | None = None,
 ) -> Repository:
@@ -54,7 +55,8 @@ def at(
             address=address,
             prefix_length=64,
             interface=(links or {}).get(address, f"link-{address}"),
-            usable=address not in unusable,
+            usable=address not in (*unusable, *deprecated),
+            deprecated=address in deprecated,
             temporary=address in temporary,
         )
         for address in addresses
@@ -102,6 +104,25 @@ def test_what_may_not_be_used_is_not_used() -> None:
     there = at(LINK_LOCAL, A6, B6, unusable=(LINK_LOCAL, A6))
     assert choose(replace(TUNNEL, path=OVER6), there, (), ()) == (B6, GATEWAY6)
     assert choose(replace(TUNNEL, path=OVER6), there, (B6,), ()) is None
+
+
+def test_a_deprecated_address_is_left_for_another_of_its_ip_version_while_it_works() -> None:
+    over6 = replace(TUNNEL, path=OVER6)
+    assert choose(over6, at(A6, B6, deprecated=(A6,)), (), ()) == (B6, GATEWAY6)
+    assert choose(over6, at(A6, A, deprecated=(A6,)), (), (GATEWAY,)) is None
+    assert choose(over6, at(A), (), (GATEWAY,)) == (A, GATEWAY)
+    assert choose(replace(over6, mobike=True), at(A6, B6, deprecated=(A6,)), (), ()) is None
+
+
+def test_what_comes_late_to_a_deprecated_address_is_looked_for() -> None:
+    desk = negotiated(Role.TERMINAL)
+    effects = desk.step(RepositoryChanged(at_s=desk.now_s, repository=at(A, B, deprecated=(A,))))
+    assert (one(Watch, effects).late, one(MoveStates, effects).new.local.address) == ((A,), B)
+
+
+def test_another_ip_version_is_charons_to_go_to_with_mobike() -> None:
+    assert choose(replace(TUNNEL, mobike=True), at(A6), (), (GATEWAY6,)) is None
+    assert choose(TUNNEL, at(A6), (), (GATEWAY6,)) == (A6, GATEWAY6)
 
 
 def test_where_privacy_addresses_are_they_are_chosen_but_no_reason_to_move() -> None:

@@ -94,6 +94,22 @@ def test_a_complete_listing_ends_what_it_does_not_name() -> None:
     assert Forget(OTHER_KEY) in effects
 
 
+def test_child_sas_that_another_tunnel_has_taken_over_are_not_deleted_with_the_first_one() -> None:
+    """In IKEv1 a reauthenticated IKE_SA may get another inner address, and adopts the CHILD_SAs all the same."""
+    desk = Desk(Role.GATEWAY)
+    before = replace(
+        GATEWAYS,
+        version=1,
+        children=tuple(
+            replace(GATEWAYS.children[0], state=each, spi_in=spi) for each, spi in (("REKEYED", 1), ("INSTALLED", 2))
+        ),
+    )
+    desk.listed(before)
+    after = replace(before, unique_id=2, initiator_spi=7, remote_vips=(*before.remote_vips, OTHER_INNER))
+    assert not some(DeleteStates, desk.listed(after))
+    assert some(DeleteStates, desk.listed())
+
+
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("state", ["CONNECTING", "DELETING", "REKEYED"])
 def test_an_ike_sa_that_is_not_established_is_no_tunnel(complete: bool, state: str) -> None:

@@ -316,6 +316,15 @@ def test_a_veto_stands_until_the_addresses_change() -> None:
     assert desk.tunnel.path == HERE
 
 
+def test_where_the_best_source_is_vetoed_the_next_one_is_taken() -> None:
+    desk = negotiated(Role.TERMINAL)
+    best = one(MoveStates, desk.roam(B, C))
+    next_best = one(MoveStates, desk.refused(best, Reason.VETOED))
+    assert (best.new.local.address, next_best.new.local.address) == (B, C)
+    assert some(MoveStates, desk.refused(next_best, Reason.VETOED)) == []
+    assert desk.tunnel.rejected == {Reason.VETOED: 2}
+
+
 def test_what_the_kernel_refused_is_tried_again_after_a_moment_and_not_by_the_listing_that_follows() -> None:
     desk = negotiated(Role.TERMINAL)
     effects = desk.refused(one(MoveStates, desk.roam(B)))

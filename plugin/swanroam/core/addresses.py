@@ -53,7 +53,7 @@ class OwnAddresses:
 
     def lost(self, address: IPAddress) -> bool:
         """Whether an address that was there works no more; of one that never was, nothing is known."""
-        works = any(each.address == address and (each.usable or each.deprecated) for each in self._now)
+        works = any(each.address == address and each.works for each in self._now)
         return address in self._interfaces and not works
 
     def to_tell(self, tunnel: Tunnel, configured: Collection[IPAddress]) -> tuple[IPAddress, ...]:

@@ -111,7 +111,7 @@ def on_move_finished(
         tunnel.moved(event.at_s, event.new, trigger, event.duration_s),
         # The terminal may have gone to another address of ours only.
         leaving=(event.old.origin,) if event.old.origin != event.new.origin else (),
-        damping=tunnel.damping.moved(event.at_s),
+        damping=tunnel.damping if _undoes(tunnel, event.new) else tunnel.damping.moved(event.at_s),
     )
     effects: list[Effect] = []
     if trigger is Trigger.UPDATE and (addresses := message_addresses(tunnel, port)):
@@ -190,8 +190,9 @@ def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
         return tunnel, ()
     new = tunnel.path
     tunnel = advance(tunnel.validated(value=True), Signal.VALIDATED)
-    distrusted = without(tunnel.distrusted, new.remote.address)
-    tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, distrusted=distrusted, untold=True)
+    distrusted, misled = (without(known, new.remote.address) for known in (tunnel.distrusted, tunnel.misled))
+    tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, untold=True)
+    tunnel = replace(tunnel, distrusted=distrusted, misled=misled)
     return tunnel, (
         StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
         informing(tunnel),
@@ -204,7 +205,7 @@ def inform_charon(tunnel: Tunnel) -> Step:
     """Have charon follow to the path that was validated last, unless the tunnel has gone on since."""
     if not tunnel.untold or tunnel.phase is Phase.VALIDATING:
         return tunnel, ()
-    if followed(tunnel):
+    if _by_charon(tunnel) and followed(tunnel):
         return replace(tunnel, untold=False), ()  # it was there before
     # What charon believes of the addresses is as old as the last listing; the kernel minds no older one.
     return replace(tunnel, untold=False), inform(tunnel, tunnel.sas[0].path)
@@ -218,14 +219,13 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
         return tunnel, (move(tunnel, tunnel.validated_path, Trigger.REVERT),)  # it was refused to return
     if tunnel.attempt + 1 < len(CHALLENGE_DELAYS_S):
         return _challenge(replace(tunnel, attempt=tunnel.attempt + 1), port)
-    failed = tunnel.path.remote.address
-    distrusted = after_failure(tunnel.distrusted, failed, at_s)
-    tunnel = replace(tunnel.validated(value=False), distrusted=distrusted, nonce=b"")
-    tunnel = tunnel.count(Reason.NOT_VALIDATED)
+    failed, back = tunnel.path.remote.address, tunnel.validated_path
+    if back is not None and back != tunnel.path:
+        tunnel = _distrusting(tunnel, failed, at_s)
+    tunnel = replace(tunnel.validated(value=False), nonce=b"").count(Reason.NOT_VALIDATED)
     told = PacketRejected(
         key=tunnel.key, reason=Reason.NOT_VALIDATED, source=failed, detail="no answer on the new path"
     )
-    back = tunnel.validated_path
     if back is None or back == tunnel.path:
         tunnel = advance(tunnel, Signal.RETURNED)
         return tunnel, (watch(tunnel), told)
@@ -236,6 +236,21 @@ def validate_path(tunnel: Tunnel, old: Path, nonce: bytes, port: int) -> Step:
     """Challenge the terminal on the present path; the one to return to is `old`, unless that was not validated."""
     validated = tunnel.validated_path if tunnel.phase is Phase.VALIDATING else None
     return _challenge(replace(advance(tunnel, Signal.FOLLOWED), validated_path=validated or old, nonce=nonce), port)
+
+
+def _by_charon(tunnel: Tunnel) -> bool:
+    return tunnel.last_move is not None and tunnel.last_move.trigger is Trigger.CHARON
+
+
+def _undoes(tunnel: Tunnel, new: Path) -> bool:
+    """Whether a tunnel is back from where charon had taken it: it has not moved then."""
+    return _by_charon(tunnel) and new == tunnel.validated_path
+
+
+def _distrusting(tunnel: Tunnel, source: IPAddress, at_s: float) -> Tunnel:
+    if _by_charon(tunnel):
+        return replace(tunnel, misled=after_failure(tunnel.misled, source, at_s))
+    return replace(tunnel, distrusted=after_failure(tunnel.distrusted, source, at_s))
 
 
 def challenge_again(tunnel: Tunnel, nonce: bytes, port: int) -> Step:

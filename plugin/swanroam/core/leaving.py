@@ -8,9 +8,11 @@ there returns.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from swanroam.core import terminal, watching
 from swanroam.core.inner import message_addresses
+from swanroam.core.listed import followed
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import DropAddress, Effect, SendMessage, Trigger
 from swanroam.model.messages import Goodbye
@@ -26,7 +28,10 @@ def leave(tunnels: Iterable[Tunnel], port: int) -> tuple[Effect, ...]:
         if tunnel.role is Role.TERMINAL and (tunnel.carries_ike or tunnel.actual is not None):
             effects += (DropAddress(tunnel.key), terminal.reestablish(tunnel))
         elif tunnel.phase is Phase.VALIDATING and tunnel.validated_path:
-            effects.append(watching.move(tunnel, tunnel.validated_path, Trigger.REVERT))
+            back = replace(tunnel, path=tunnel.validated_path)
+            effects.append(watching.move(tunnel, back.path, Trigger.REVERT))
+            # Where charon led it there it is to go back as well.
+            effects += watching.inform(back, tunnel.path) if followed(tunnel) else ()
         elif tunnel.role is Role.GATEWAY and tunnel.carries_ike and (ends := message_addresses(tunnel, port)):
             source, destination = ends
             effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=Goodbye()))

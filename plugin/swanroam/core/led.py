@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Final
 
 from swanroam.core import gateway, watching
+from swanroam.core.distrust import distrusts
 from swanroam.core.guard import unwelcome
-from swanroam.core.tunnel import Tunnel
+from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, PacketRejected, Trigger, TunnelMoved
 from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress, IPNetwork, Path
@@ -35,7 +36,8 @@ def away(tunnel: Tunnel, before: Path) -> bool:
     if not tunnel.capability.allows_moves or tunnel.mobike or tunnel.shares:
         return False
     now, then = tunnel.path.remote, before.remote
-    return now.address != then.address or (tunnel.path.encap and before.encap and now.port != then.port)
+    ports = tunnel.path.encap and before.encap and then.port  # none where the state was made to forget it
+    return now.address != then.address or bool(ports and now.port != then.port)
 
 
 def to_be_proven(
@@ -44,12 +46,17 @@ def to_be_proven(
     """Gateway: have the terminal prove that it is where charon took the tunnel, or return at once."""
     there, source = tunnel.path, tunnel.path.remote.address
     was = replace(tunnel, path=before)
-    tunnel = replace(was.moved(at_s, there, Trigger.CHARON, 0.0), damping=tunnel.damping.moved(at_s), leaving=())
+    # Somebody else may be who led it: that wears out nothing that the terminal needs.
+    attempt = tunnel.attempt if tunnel.phase is Phase.VALIDATING else 0
+    tunnel = replace(was.moved(at_s, there, Trigger.CHARON, 0.0), attempt=attempt, leaving=())
     told = TunnelMoved(key=tunnel.key, old=before, new=there, trigger=Trigger.CHARON, duration_s=0.0)
-    if not validate or tunnel.capability is not Capability.NEGOTIATED:
+    reason = unwelcome(was, source, at_s, allow)
+    if reason is None and distrusts(tunnel.misled, source, at_s):
+        reason = Reason.NOT_VALIDATED
+    if reason is None and not (validate and tunnel.capability is Capability.NEGOTIATED):
         return replace(tunnel, validated_path=there), (told,)
     tunnel, challenge = gateway.validate_path(tunnel, before, nonce, port)
-    reason, back = unwelcome(was, source, at_s, allow), tunnel.validated_path
+    back = tunnel.validated_path
     if reason is None or back is None or back == there:
         return tunnel, (told, *challenge)
     rejected = PacketRejected(key=tunnel.key, reason=reason, source=source, detail=BECAUSE)
@@ -63,4 +70,5 @@ def back_to_the_gateway(tunnel: Tunnel, before: Path, known: Collection[IPAddres
         return tunnel, ()
     reason = Reason.SOURCE_NOT_ALLOWED
     rejected = PacketRejected(key=tunnel.key, reason=reason, source=source, detail=BECAUSE)
-    return tunnel.count(reason), (rejected, watching.move(tunnel, before, Trigger.REVERT))
+    # Whatever becomes of the move: it is there that the tunnel is to be.
+    return replace(tunnel.count(reason), path=before), (rejected, watching.move(tunnel, before, Trigger.REVERT))

@@ -21,13 +21,15 @@ def choose(
 ) -> tuple[IPAddress, IPAddress] | None:
     """(source, address of the gateway) to move to; None where the tunnel stays. `inner` are no outer addresses."""
     present = tunnel.path.remote.address
-    keeps = tunnel.native and not tunnel.mobike
-    for remote in (present,) if keeps else dict.fromkeys((present, *gateways)):
+    fades = any(each.deprecated and each.address == tunnel.here for each in repository.addresses)
+    for remote in (present,) if tunnel.native or tunnel.mobike else dict.fromkeys((present, *gateways)):
         ways = candidates(repository, remote, inner)
         if tunnel.mobike:
             # As charon does: by routes, and not before the present address is gone.
             ways = tuple(replace(way, preference=0) for way in ways)
         way = best(ways, tunnel.here)
+        if fades and (way is None or tunnel.mobike):
+            return None  # a deprecated address still works, and there is no other of its IP version
         if way is None:
             continue
         works = any(each.address == tunnel.here for each in ways)

@@ -11,12 +11,12 @@ sends and never gets an answer, as some loggers do, has the tunnel built anew on
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core.tunnel import Listening, Tunnel
+from swanroam.core.tunnel import Counted, Listening, Tunnel
 from swanroam.model.effects import Effect, ListIkeSas, StartTimer
 from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.tunnel import Capability
 
-__all__ = ["LISTEN_S", "LONGEST_S", "UNANSWERED", "begin", "look"]
+__all__ = ["LISTEN_S", "LONGEST_S", "UNANSWERED", "begin", "counted", "look", "unanswered"]
 
 LISTEN_S: Final = 1.0
 """How soon it is looked at, and looked at again; longer than most round trips."""
@@ -41,17 +41,32 @@ def look(tunnel: Tunnel) -> Step | None:
     listening = tunnel.listening
     if listening is None or tunnel.capability is Capability.NEGOTIATED:
         return replace(tunnel, listening=None), ()
-    now = {child.spi_in: (child.packets_in, child.packets_out) for child in tunnel.children}
-    if (before := listening.before) is not None:
-        received, sent = (sum(now[spi][way] - before.get(spi, (0, 0))[way] for spi in now) for way in (0, 1))
-        if received > 0:
+    now = counted(tunnel)
+    if listening.before is not None:
+        if _since(listening.before, now)[0] > 0:
             return replace(tunnel, listening=None), ()
-        if sent >= UNANSWERED:
+        if unanswered(listening.before, now):
             return None
     # What charon listed before the first look is from before the move.
     listening = Listening(looks=listening.looks + 1, before=now if listening.looks else None)
     delay_s = min(LISTEN_S * 2 ** max(0, listening.looks - 3), LONGEST_S)
     return replace(tunnel, listening=listening), (ListIkeSas(), _timer(tunnel, delay_s))
+
+
+def counted(tunnel: Tunnel) -> Counted:
+    """Packets received and sent, by inbound SPI, as charon listed them last."""
+    return {child.spi_in: (child.packets_in, child.packets_out) for child in tunnel.children}
+
+
+def unanswered(before: Counted, now: Counted) -> bool:
+    """Whether many packets were sent between two looks, and none received."""
+    received, sent = _since(before, now)
+    return received == 0 and sent >= UNANSWERED
+
+
+def _since(before: Counted, now: Counted) -> tuple[int, int]:
+    received, sent = (sum(now[spi][way] - before.get(spi, (0, 0))[way] for spi in now) for way in (0, 1))
+    return received, sent
 
 
 def _timer(tunnel: Tunnel, delay_s: float) -> StartTimer:

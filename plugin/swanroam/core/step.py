@@ -5,11 +5,11 @@ construction. The decisions about one tunnel are pure functions in terminal, gat
 the tunnel, calls them, and keeps the table.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import addresses, bystanders, capability, gateway, led, mobike, seeking, terminal, watching
+from swanroam.core import addresses, bystanders, capability, gateway, led, lookout, mobike, seeking, terminal, watching
 from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
@@ -114,6 +114,8 @@ class Core:
         self._port = port
         self._flights = Flights()
         self._refused: set[TunnelKey] = set()
+        self._vetoed: dict[TunnelKey, set[IPAddress]] = {}
+        """Sources that a hook forbade, until the addresses change."""
         self._remembered: dict[TunnelKey, tuple[Tunnel, frozenset[int]]] = {}
         self._recovery = Recovery()
         self._following = Following()
@@ -142,6 +144,7 @@ class Core:
             case RepositoryChanged():
                 self.repository = event.repository
                 self._refused.clear()
+                self._vetoed.clear()
                 self._own.see(event.repository, {address for tunnel in self.table for address in tunnel.own})
                 return tuple(
                     effect
@@ -203,16 +206,18 @@ class Core:
             inner = inner_addresses(self.settings.role, sa)
             if inner and sa.established:
                 grouped.setdefault(TunnelKey(sa.name, inner), []).append(sa)
+        going_on = {child.spi_in for members in grouped.values() for sa in members for child in sa.children}
         for tunnel in self.table:
             if tunnel.key not in grouped:
-                effects += self._end(tunnel)
+                effects += self._end(tunnel, going_on)
         shared = bystanders.shared(grouped, self.bystanders)
         for key, members in grouped.items():
             newest_first = tuple(sorted(members, key=lambda sa: sa.unique_id, reverse=True))
             tunnel_now = self.table.get(key)
             shares = shared.get(key, "")
             changed = tunnel_now is None or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
-            if changed or event.complete or (tunnel_now and not at_home(tunnel_now, paths)):
+            elsewhere = tunnel_now and any(sa.unique_id in listed for sa in members) and not at_home(tunnel_now, paths)
+            if changed or event.complete or elsewhere:
                 effects += self._refresh(key, newest_first, shares, paths, event)
         if event.complete:
             effects += [Forget(key) for key in self._remembered]
@@ -288,14 +293,14 @@ class Core:
         tunnel, strays = gather(tunnel, at, busy=busy) if kernel_path else (tunnel, ())
         newly = key not in self.table
         tunnel = go_on_validating(tunnel, self.settings) if newly else tunnel
-        settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
-        settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         by_charon: tuple[Effect, ...] = ()
         if key not in self._flights:
             tunnel, by_charon = mobike.listed(tunnel, known.path, event.at_s)
             if not newly and led.away(tunnel, known.path):
                 tunnel, by_charon = self._led(tunnel, known.path, event.at_s)
             self._flights.note(by_charon)
+        settled = known.last_move is None or event.at_s - known.last_move.at_s > FOLLOW_GRACE_S
+        settled = settled and tunnel.phase is not Phase.VALIDATING and key not in self._following
         gone = tuple(child for child in known.children if child.spi_in not in tunnel.spis)
         effects = [Persist(key), *leftovers(known, gone, listed=True), *by_charon]
         behind = ()
@@ -328,6 +333,7 @@ class Core:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
             configured = self.settings.of(key.name).gateways
+            effects += lookout.begin(tunnel, configured)
             effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
             effects += self._apply(gateway.challenge_again(self.table.get(key) or tunnel, self._nonce(), self._port))
         effects += self._consider(key)
@@ -336,6 +342,10 @@ class Core:
     def _led(self, tunnel: Tunnel, before: Path, at_s: float) -> Step:
         """Charon took a tunnel elsewhere by itself."""
         wanted = self.settings.of(tunnel.key.name)
+        if tunnel.key in self._following and any(tunnel.path.addresses == each.addresses for each in tunnel.passed):
+            return tunnel, ()  # it was told to go there, and the tunnel has gone on since
+        if tunnel.role is Role.TERMINAL and tunnel.key in self._refused:
+            return replace(tunnel, path=before), ()  # it will be tried again
         if tunnel.role is Role.TERMINAL:
             known = (before.remote.address, *wanted.gateways, *tunnel.gateways)
             return led.back_to_the_gateway(tunnel, before, known)
@@ -389,18 +399,21 @@ class Core:
             return self._apply(capability.send_hello(replace(tunnel, hello_attempt=0), self._nonce(), self._port))
         return ()
 
-    def _end(self, tunnel: Tunnel) -> tuple[Effect, ...]:
+    def _end(self, tunnel: Tunnel, going_on: Collection[int] = ()) -> tuple[Effect, ...]:
+        """A tunnel is no more; `going_on`: inbound SPIs of others, which may have taken its CHILD_SAs over."""
         self.table.remove(tunnel.key)
         verdicts = self._abandon(tunnel.key)
         lasting = {TimerKind.REESTABLISH, TimerKind.PARTING}
         stops = [StopTimer(TimerId(tunnel.key, kind)) for kind in TimerKind if kind not in lasting]
-        left = leftovers(tunnel, tunnel.children, listed=False)
+        gone = tuple(child for child in tunnel.children if child.spi_in not in going_on)
+        left = leftovers(tunnel, gone, listed=False)
         return (*verdicts, *stops, *left, *_released(tunnel), *self._part(tunnel), Forget(tunnel.key))
 
     def _part(self, tunnel: Tunnel) -> tuple[Effect, ...]:
         """Charon may be about to delete the IKE_SA, or to answer that, when it is not listed any more."""
-        if not tunnel.carries_ike and tunnel.actual is None:
-            return (Unwatch(tunnel.key),)
+        if not tunnel.carries_ike and (tunnel.actual is None or tunnel.phase is Phase.ABANDONED):
+            # Of one that was built anew the next messages are those of its successor.
+            return (Unwatch(tunnel.key),) if tunnel.actual is None else (DropAddress(tunnel.key), Unwatch(tunnel.key))
         self.parting.put(tunnel)
         parting, delay_s = TimerId(tunnel.key, TimerKind.PARTING), PARTING_S if tunnel.carries_ike else KEPT_S
         return (watching.watch_parting(tunnel), StartTimer(timer=parting, delay_s=delay_s))
@@ -415,6 +428,7 @@ class Core:
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
         self._refused.discard(key)
+        self._vetoed.pop(key, None)
         waited = self._following.abandon(key)
         self._flights.note(waited)
         return (*waited, *self._flights.abandon(key), *self._missing.end(key))
@@ -491,8 +505,12 @@ class Core:
         if flight is None or tunnel is None:
             return look
         if self.settings.role is Role.TERMINAL:
+            refused = terminal.on_move_refused(tunnel, event, flight, self._port)
+            if event.reason is Reason.VETOED and flight.trigger is Trigger.ADDRESS:
+                self._vetoed.setdefault(event.key, set()).add(event.new.local.address)
+                return (*self._apply(refused), *self._consider(event.key))
             self._refused.add(event.key)
-            return (*self._apply(terminal.on_move_refused(tunnel, event, flight, self._port)), *look)
+            return (*self._apply(refused), *look)
         stays = self._apply(gateway.on_move_refused(tunnel, event, flight))
         if flight.trigger is Trigger.GATEWAY:
             self._refused.add(event.key)
@@ -510,7 +528,8 @@ class Core:
         if key in self._flights or key in self._refused:
             return ()
         gateways = (*self.settings.of(key.name).gateways, *tunnel.gateways)
-        return self._apply(terminal.consider(tunnel, self.repository, self._inner, gateways))
+        barred = self._inner | self._vetoed.get(key, set())
+        return self._apply(terminal.consider(tunnel, self.repository, barred, gateways))
 
     def _relocate(self, key: TunnelKey, at_s: float) -> tuple[Effect, ...]:
         """Move a tunnel of the gateway whose address is gone, and tell the terminal where addresses changed."""
@@ -535,11 +554,14 @@ class Core:
         if step is None:
             refused = PacketRejected(key=tunnel.key, reason=Reason.BAD_MESSAGE, source=event.peer)
             return self._apply((tunnel.count(Reason.BAD_MESSAGE), (refused,)))
-        before = tunnel.capability
         effects = self._apply(step)
         effects += self._recovery.begin(effects)
         now = self.table.get(tunnel.key)
-        if now is not None and now.capability is not before:
+        if now is None:
+            return effects
+        if (now.capability, now.gateways) != (tunnel.capability, tunnel.gateways):
+            effects += lookout.begin(now, self.settings.of(now.key.name).gateways)
+        if now.capability is not tunnel.capability:
             return (watching.watch(now), *effects, *self._consider(now.key))
         return effects
 
@@ -616,7 +638,7 @@ class Core:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
-                return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s))
+                return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s), ListIkeSas())
             case TimerKind.ANNOUNCE:
                 return self._apply(addresses.on_announce_timer(tunnel, self._port))
             case TimerKind.INFORM:
@@ -629,6 +651,8 @@ class Core:
             case TimerKind.SILENCE:
                 effects = self._apply(terminal.on_silence_timer(tunnel))
                 return (*effects, *self._recovery.begin(effects))
+            case TimerKind.LOOKOUT:
+                return self._apply(lookout.look(tunnel, self.settings.of(tunnel.key.name).gateways, self._port))
             case TimerKind.SETTLE:
                 return (*_released(tunnel), ListIkeSas())
             case TimerKind.LINGERING:

@@ -101,7 +101,7 @@ def consider(
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
     move = watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS)
-    if tunnel.path.encap or not any(each.usable and each.address == tunnel.here for each in repository.addresses):
+    if tunnel.path.encap or not any(each.works and each.address == tunnel.here for each in repository.addresses):
         return tunnel, (move,)
     # What the gateway sends until it has followed comes to the old address, where the kernel will have no state.
     tunnel = replace(tunnel, leaving=(tunnel.here,))
@@ -128,7 +128,7 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
     if flight.trigger is Trigger.GATEWAY:
         acknowledged = seeking.acknowledgement(tunnel, message_addresses(tunnel, port))
     else:
-        tunnel = replace(tunnel, sought=())
+        tunnel = replace(tunnel, sought=(), asking=False)
     if flight.kept is None:
         tunnel = replace(tunnel, untold=not tunnel.mobike, actual=None, listening=None)
     else:
@@ -186,6 +186,9 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
     """No acknowledgement yet: send again, or give up."""
     if tunnel.phase is not Phase.UPDATING:
         return tunnel, ()
+    if tunnel.asking and tunnel.attempt + 1 >= seeking.ATTEMPTS:
+        # Nobody answers at any of its addresses: what a terminal that has not moved cannot mend.
+        return advance(replace(tunnel, asking=False, sought=()), Signal.ASSUMED), ()
     acknowledged = tunnel.capability is Capability.NEGOTIATED
     delays = UPDATE_DELAYS_S if acknowledged else DUMMY_DELAYS_S
     if tunnel.attempt + 1 < len(delays):
@@ -245,7 +248,8 @@ def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
     else:
         nat = Nat.NONE if seen else Nat.LOCAL
     own = {here.address} if nat.found else set()
-    tunnel = replace(tunnel, attempt=0, sought=(), nat=nat, translated=tunnel.translated - {here.address} | own)
+    translated = tunnel.translated - {here.address} | own
+    tunnel = replace(tunnel, attempt=0, sought=(), asking=False, nat=nat, translated=translated)
     if nat.found and not tunnel.path.encap and tunnel.capability.allows_moves and not tunnel.mobike:
         # It let this through, but takes ESP for one host at a time and remembers it for as long as it likes.
         return tunnel, (watching.move(tunnel, encapsulation.in_udp(tunnel, here.address), Trigger.NAT),)

@@ -24,6 +24,7 @@ __all__ = [
     "CARRYING",
     "LINGERING",
     "TRANSITIONS",
+    "Counted",
     "LastMove",
     "Listening",
     "Phase",
@@ -83,6 +84,10 @@ PASSED_MOST: Final = 8
 """Moves after which charon is not believed to be on its way any more."""
 
 
+Counted = Mapping[int, tuple[int, int]]
+"""Packets received and sent, by inbound SPI."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastMove:
     """The last move of a tunnel, for people and for `status`."""
@@ -102,8 +107,8 @@ class Listening:
 
     looks: int = 0
     """How often that was looked at."""
-    before: Mapping[int, tuple[int, int]] | None = None
-    """Packets received and sent until the last look, by inbound SPI; None until there is a look after the move."""
+    before: Counted | None = None
+    """Until the last look; None until there is a look after the move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +142,9 @@ class Tunnel:
     """Gateway: the path to return to."""
     distrusted: tuple[Distrust, ...] = ()
     """Gateway: sources that did not answer a challenge."""
+    misled: tuple[Distrust, ...] = ()
+    """Gateway: those that did not where it was charon that went there. Anybody may have led it, with any source, so
+    packets of the terminal's may still move the tunnel there."""
     damping: Damping = field(default_factory=Damping)
     """Gateway: how much it moved of late."""
     leaving: tuple[Origin, ...] = ()
@@ -158,6 +166,10 @@ class Tunnel:
     """Terminal: the gateway follows by itself, so moves need no agreement."""
     listening: Listening | None = None
     """Terminal: since a move that nobody acknowledges, until the gateway was heard of."""
+    heard: Counted | None = None
+    """Terminal: until the last look whether the gateway is silent (core/lookout.py); None where there was none."""
+    asking: bool = False
+    """Terminal: the UPDATE that waits for its answer only asks whether the gateway is there."""
     mobike: bool | None = None
     """Whether charon moves it, too, and has the last word (core/mobike.py); None where that cannot be told."""
     charon: Path | None = None

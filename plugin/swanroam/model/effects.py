@@ -56,7 +56,7 @@ class Trigger(StrEnum):
     GATEWAY = "gateway"
     """The gateway has another address (told by it), or did not answer at the one before."""
     REVERT = "revert"
-    """The new path was not validated in time."""
+    """Back: the new path was not proven, or charon had gone to what is no address of the gateway."""
     CHARON = "charon"
     """charon followed a message of IKE by itself, without MOBIKE: of IKEv1 any that it can read, however old."""
     MOBIKE = "mobike"

@@ -70,6 +70,8 @@ class TimerKind(StrEnum):
     """To see whether a CHILD_SA that was replaced is gone: charon tells nothing of that."""
     SILENCE = "silence"
     """To see whether a gateway that acknowledges nothing is heard of after a move."""
+    LOOKOUT = "lookout"
+    """To see whether a gateway of several addresses has fallen silent."""
     LEAVING = "leaving"
     """To stop letting packets from the previous source through."""
     ANNOUNCE = "announce"

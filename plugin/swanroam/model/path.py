@@ -82,6 +82,11 @@ class LocalAddress:
     deprecated: bool = False
     """It still works, but nothing new is to use it (RFC 4862 section 5.5.4): it will be gone soon."""
 
+    @property
+    def works(self) -> bool:
+        """Whether packets come to it."""
+        return self.usable or self.deprecated
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
