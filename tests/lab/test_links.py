@@ -14,6 +14,7 @@ from tests.lab.world import Move, World
 BEST, BETTER, NO_BETTER, WORSE = 20, 50, 60, 100
 MOVES = 4
 ALONE = Wanted(swanroam=())
+RELOADED = "configuration reloaded"
 
 
 def without_state(world: World) -> int:
@@ -38,13 +39,18 @@ def taken(world: World, metric: int, wanted: Wanted = USUAL) -> tuple[Move, Move
 def configured(world: World, **settings: object) -> Iterator[None]:
     """The terminal's swanroam has these settings, too, for a while."""
     swanroam = world.terminal.swanroam
-    swanroam.configure(**settings)
-    swanroam.reload()
+
+    def now(**settings: object) -> None:
+        before = swanroam.log.count(RELOADED)
+        swanroam.configure(**settings)
+        swanroam.reload()
+        eventually(lambda: swanroam.log.count(RELOADED) > before, "it has read that")
+
+    now(**settings)
     try:
         yield
     finally:
-        swanroam.configure()
-        swanroam.reload()
+        now()
 
 
 @pytest.fixture(autouse=True)
