@@ -175,6 +175,9 @@ def test_a_child_sa_that_vanishes_before_its_move_does_not_keep_the_other_from_i
             stream.flows(move.usable_ns)
         for end in world.ends:
             eventually(lambda end=end: len(end.swanroam.tunnel(terminal.inner)["children"]) == 1, "one is left")  # type: ignore[misc]
+        # Whoever asked for the CHILD_SA that is gone asks again, once charon is seen not to have followed.
+        eventually(lambda: terminal.sa.local == terminal.outer, "the terminal's charon follows")
+        eventually(lambda: world.sa(world.gateway, terminal).remote == terminal.outer, "the gateway's charon follows")
         for stream in (up, down):
             stream.flows()
     assert [child.spi_in for child in terminal.sa.children] == [stays.spi_in]
