@@ -77,7 +77,7 @@ def swanroam_veto_move(tunnel: str, old: Path, new: Path) -> str | None:
 def swanroam_moved(move: TunnelMoved) -> None:
     """Hear that a tunnel moved.
 
-    When: soon after the kernel moved it; `trigger` "revert" says that it went back, as the new path was not proven.
+    When: soon after the kernel moved it; `trigger` "revert" says that it went back: the path was not proven.
     Thread: the plugin's hearing thread. 256 calls wait at most, more are dropped and counted.
     Returns: nothing.
     Since: 0.1.0

@@ -14,13 +14,12 @@ from swanroam.model.effects import (
     InformCharon,
     ListIkeSas,
     MoveStates,
-    PacketRejected,
     Trigger,
     TunnelMoved,
     Watch,
 )
 from swanroam.model.events import Reason, TimerKind
-from swanroam.model.messages import PathChallenge, PathResponse
+from swanroam.model.messages import PathResponse
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, Role
 from tests.support.values import (
@@ -41,8 +40,8 @@ from tests.support.values import (
     some,
     timers,
 )
+from tests.unit.test_core_gateway import AT_A, AT_B, challenge, follow, reasons, unanswered
 
-AT_A, AT_B, AT_C = (path(Role.GATEWAY, outer) for outer in (A, B, C))
 HOME, ELSEWHERE = path(Role.TERMINAL, A), Path(Endpoint(A, 500), Endpoint(C, 500))
 
 
@@ -56,23 +55,7 @@ def goes(desk: Desk, source: IPAddress, sequence: int) -> tuple[Effect, ...]:
     """The terminal is there: a packet of its moves the tunnel."""
     desk.later(0.01)
     desk.expired(TimerKind.LEAVING)
-    desk.held(source, packet_id=sequence)
-    return desk.moved(one(MoveStates, desk.verified(sequence, sequence + 1)))
-
-
-def nonce(effects: tuple[Effect, ...]) -> bytes:
-    (message,) = messages(effects)
-    assert isinstance(message, PathChallenge)
-    return message.nonce
-
-
-def unanswered(desk: Desk) -> tuple[Effect, ...]:
-    """The effects when all challenges have gone without an answer."""
-    effects: tuple[Effect, ...] = ()
-    for delay_s in CHALLENGE_DELAYS_S:
-        desk.later(delay_s)
-        effects = desk.expired(TimerKind.VALIDATION)
-    return effects
+    return follow(desk, source, sequence + 1, sequence)
 
 
 def test_the_terminal_is_challenged_where_charon_went_and_nothing_else_is_let_through_unseen() -> None:
@@ -87,7 +70,7 @@ def test_the_terminal_is_challenged_where_charon_went_and_nothing_else_is_let_th
 
 def test_a_terminal_that_answers_is_there_and_charon_is_not_told_what_it_knows() -> None:
     desk = negotiated(Role.GATEWAY)
-    desk.message(PathResponse(nonce=nonce(led(desk, B))))
+    desk.message(PathResponse(nonce=challenge(led(desk, B)).nonce))
     assert (desk.tunnel.phase, desk.tunnel.validated_path) == (Phase.STEADY, AT_B)
     assert desk.expired(TimerKind.INFORM) == ()
     assert not some(InformCharon, desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_B}))
@@ -95,8 +78,7 @@ def test_a_terminal_that_answers_is_there_and_charon_is_not_told_what_it_knows()
 
 def test_without_an_answer_the_tunnel_returns_and_charon_with_it() -> None:
     desk = negotiated(Role.GATEWAY)
-    led(desk, B)
-    back = one(MoveStates, unanswered(desk))
+    back = one(MoveStates, unanswered(desk, led(desk, B)))
     assert (back.old, back.new, back.trigger) == (AT_B, AT_A, Trigger.REVERT)
     desk.moved(back)
     desk.later(2.0)
@@ -113,11 +95,10 @@ def test_the_terminals_next_packet_takes_the_tunnel_back() -> None:
 
 def test_from_where_no_challenge_was_answered_lately_it_returns_at_once() -> None:
     desk = negotiated(Role.GATEWAY)
-    led(desk, B)
-    desk.moved(one(MoveStates, unanswered(desk)))
+    desk.moved(one(MoveStates, unanswered(desk, led(desk, B))))
     desk.later(FIRST_S / 2)
     effects = led(desk, B)
-    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.NOT_VALIDATED]
+    assert reasons(effects) == [Reason.NOT_VALIDATED]
     back = one(MoveStates, effects)
     assert (back.new, messages(effects)) == (AT_A, [])
     desk.moved(back)
@@ -130,7 +111,7 @@ def test_from_where_it_is_not_allowed_it_returns_at_once(*, validation: bool) ->
     allowed = TunnelSettings(allow=(ip_network(f"{A}/32"),), path_validation=validation)
     desk.core.reconfigure(replace(settings(Role.GATEWAY), tunnels={"*": allowed}))
     effects = led(desk, B)
-    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.SOURCE_NOT_ALLOWED]
+    assert reasons(effects) == [Reason.SOURCE_NOT_ALLOWED]
     desk.moved(one(MoveStates, effects))
     assert desk.tunnel.path == AT_A
 
@@ -138,18 +119,17 @@ def test_from_where_it_is_not_allowed_it_returns_at_once(*, validation: bool) ->
 def test_when_it_flaps_it_returns_at_once_and_what_charon_did_is_no_flapping() -> None:
     desk = negotiated(Role.GATEWAY)
     for sequence in range(30):
-        assert not some(PacketRejected, led(desk, B))
+        assert not reasons(led(desk, B))
         goes(desk, A, sequence)
     for sequence in range(30, 41):
         goes(desk, (B, C)[sequence % 2], sequence)
     effects = led(desk, C)
-    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.FLAPPING]
+    assert reasons(effects) == [Reason.FLAPPING]
 
 
 def test_what_charon_did_keeps_no_packet_of_the_terminals_from_moving_the_tunnel() -> None:
     desk = negotiated(Role.GATEWAY)
-    led(desk, B)
-    desk.moved(one(MoveStates, unanswered(desk)))
+    desk.moved(one(MoveStates, unanswered(desk, led(desk, B))))
     desk.expired(TimerKind.LEAVING)
     goes(desk, B, 10)
     assert desk.tunnel.path == AT_B
@@ -185,7 +165,7 @@ def test_charon_is_not_told_of_a_place_that_nobody_has_proven() -> None:
 def test_where_charon_is_late_and_goes_where_it_was_told_nobody_led_it() -> None:
     desk = negotiated(Role.GATEWAY)
     for sequence, source in enumerate((B, C)):
-        desk.message(PathResponse(nonce=nonce(goes(desk, source, sequence + 1))))
+        desk.message(PathResponse(nonce=challenge(goes(desk, source, sequence + 1)).nonce))
         desk.expired(TimerKind.INFORM)
         desk.expired(TimerKind.LEAVING)
     assert not some(TunnelMoved, led(desk, B))
@@ -194,15 +174,13 @@ def test_where_charon_is_late_and_goes_where_it_was_told_nobody_led_it() -> None
 def test_the_path_to_return_to_is_the_last_one_that_was_proven() -> None:
     desk = negotiated(Role.GATEWAY)
     led(desk, B)
-    led(desk, C)
-    assert one(MoveStates, unanswered(desk)).new == AT_A
+    assert one(MoveStates, unanswered(desk, led(desk, C))).new == AT_A
 
 
 def test_where_charon_leads_back_to_the_proven_path_nothing_is_to_be_returned_to() -> None:
     desk = negotiated(Role.GATEWAY)
     led(desk, B)
-    led(desk, A)
-    assert some(MoveStates, unanswered(desk)) == []
+    assert some(MoveStates, unanswered(desk, led(desk, A))) == []
     assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
 
 
@@ -214,7 +192,7 @@ def test_another_port_of_a_nat_is_another_place() -> None:
     desk.greeted()
     effects = desk.listed(second, complete=False, at={SPI_UP: second.path})
     assert one(TunnelMoved, effects).trigger is Trigger.CHARON
-    assert nonce(effects)
+    assert challenge(effects)
 
 
 @pytest.mark.parametrize("agreement", [Agreement.CONFIGURED, Agreement.NEGOTIATE])
@@ -247,7 +225,7 @@ def terminal_led(desk: Desk, version: int = 1) -> tuple[Effect, ...]:
 def test_a_terminal_goes_back_from_what_is_no_address_of_its_gateway_and_tells_it() -> None:
     desk = negotiated(Role.TERMINAL)
     effects = terminal_led(desk)
-    assert [each.reason for each in some(PacketRejected, effects)] == [Reason.SOURCE_NOT_ALLOWED]
+    assert reasons(effects) == [Reason.SOURCE_NOT_ALLOWED]
     back = one(MoveStates, effects)
     assert (back.old, back.new) == (ELSEWHERE, HOME)
     assert messages(desk.moved(back))

@@ -29,7 +29,7 @@ def choose(
             ways = tuple(replace(way, preference=0) for way in ways)
         way = best(ways, tunnel.here)
         if fades and (way is None or tunnel.mobike):
-            return None  # a deprecated address still works, and there is no other of its IP version
+            return None  # a deprecated address still works: charon's own choice, or there is no other of its IP version
         if way is None:
             continue
         works = any(each.address == tunnel.here for each in ways)

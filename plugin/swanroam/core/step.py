@@ -206,18 +206,20 @@ class Core:
             inner = inner_addresses(self.settings.role, sa)
             if inner and sa.established:
                 grouped.setdefault(TunnelKey(sa.name, inner), []).append(sa)
-        going_on = {child.spi_in for members in grouped.values() for sa in members for child in sa.children}
-        for tunnel in self.table:
-            if tunnel.key not in grouped:
-                effects += self._end(tunnel, going_on)
+        if ended := [tunnel for tunnel in self.table if tunnel.key not in grouped]:
+            going_on = {child.spi_in for members in grouped.values() for sa in members for child in sa.children}
+            effects += [effect for tunnel in ended for effect in self._end(tunnel, going_on)]
         shared = bystanders.shared(grouped, self.bystanders)
         for key, members in grouped.items():
             newest_first = tuple(sorted(members, key=lambda sa: sa.unique_id, reverse=True))
             tunnel_now = self.table.get(key)
             shares = shared.get(key, "")
-            changed = tunnel_now is None or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
-            elsewhere = tunnel_now and any(sa.unique_id in listed for sa in members) and not at_home(tunnel_now, paths)
-            if changed or event.complete or elsewhere:
+            if (
+                event.complete
+                or tunnel_now is None
+                or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
+                or (any(sa.unique_id in listed for sa in members) and not at_home(tunnel_now, paths))
+            ):
                 effects += self._refresh(key, newest_first, shares, paths, event)
         if event.complete:
             effects += [Forget(key) for key in self._remembered]
@@ -413,7 +415,7 @@ class Core:
         """Charon may be about to delete the IKE_SA, or to answer that, when it is not listed any more."""
         if not tunnel.carries_ike and (tunnel.actual is None or tunnel.phase is Phase.ABANDONED):
             # Of one that was built anew the next messages are those of its successor.
-            return (Unwatch(tunnel.key),) if tunnel.actual is None else (DropAddress(tunnel.key), Unwatch(tunnel.key))
+            return _forgotten(tunnel)
         self.parting.put(tunnel)
         parting, delay_s = TimerId(tunnel.key, TimerKind.PARTING), PARTING_S if tunnel.carries_ike else KEPT_S
         return (watching.watch_parting(tunnel), StartTimer(timer=parting, delay_s=delay_s))
@@ -421,9 +423,7 @@ class Core:
     def _parted(self, key: TunnelKey) -> tuple[Effect, ...]:
         """Its time is over, or there is another one."""
         tunnel = self.parting.remove(key)
-        if tunnel is None:
-            return ()
-        return (Unwatch(key),) if tunnel.actual is None else (DropAddress(key), Unwatch(key))
+        return _forgotten(tunnel) if tunnel else ()
 
     def _abandon(self, key: TunnelKey) -> tuple[Effect, ...]:
         """What was under way for a tunnel that is no more, or no more the same."""
@@ -679,6 +679,11 @@ class Core:
         if self.table.get(tunnel.key) != tunnel:
             self.table.put(tunnel)
         return effects
+
+
+def _forgotten(tunnel: Tunnel) -> tuple[Effect, ...]:
+    unwatch = Unwatch(tunnel.key)
+    return (unwatch,) if tunnel.actual is None else (DropAddress(tunnel.key), unwatch)
 
 
 def _released(tunnel: Tunnel) -> tuple[Effect, ...]:
