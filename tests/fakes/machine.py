@@ -256,6 +256,14 @@ class FakeFilter(Refusing, Bell):
         self._change("unwatch", key)
         self.watched.pop(key, None)
 
+    def hold_down(self, key: TunnelKey) -> None:
+        """Have what goes down wait."""
+        self._change("hold down", key)
+
+    def let_down(self, key: TunnelKey) -> None:
+        """Have it wait no longer."""
+        self._change("let down", key)
+
     def _change(self, operation: str, key: TunnelKey) -> None:
         try:
             self.note(operation, key)

@@ -13,14 +13,16 @@ from swanroam.wire.nftables import Element, ElementChange
 addresses = st.lists(st.sampled_from([IPv4Address(number) for number in (1, 2, 3)]), max_size=2, unique=True).map(tuple)
 watches = st.builds(
     Watch,
-    key=st.sampled_from([TunnelKey("a"), TunnelKey("b"), TunnelKey("c")]),
+    key=st.sampled_from([TunnelKey("a"), TunnelKey("b", (IPv4Address(1),)), TunnelKey("c", (IPv4Address(1),))]),
     inner=addresses,
     spis=st.lists(st.integers(1, 3), max_size=2, unique=True).map(tuple),
     own=addresses,
     sources=addresses,
     leaving=addresses,
+    waiting=addresses,
 )
-steps = st.lists(st.tuples(st.sampled_from(["watch", "unwatch", "expire"]), watches), max_size=30)
+done = st.sampled_from(["watch", "unwatch", "hold down", "let down", "expire"])
+steps = st.lists(st.tuples(done, watches), max_size=30)
 
 
 class Sets:
@@ -43,6 +45,7 @@ class Sets:
 @given(steps, st.booleans())
 def test_the_sets_follow_the_tunnels(taken: list[tuple[str, Watch]], holds: bool) -> None:
     wanted, kernel, tunnels = WantedElements(holds=holds, leaving_ms=1000), Sets(), dict[TunnelKey, Watch]()
+    waiting = set[TunnelKey]()
     for step, watch in taken:
         match step:
             case "watch":
@@ -51,11 +54,19 @@ def test_the_sets_follow_the_tunnels(taken: list[tuple[str, Watch]], holds: bool
             case "unwatch":
                 kernel.apply(wanted.unwatch(watch.key))
                 tunnels.pop(watch.key, None)
+            case "hold down":
+                kernel.apply(wanted.hold_down(watch.key))
+                waiting.add(watch.key)
+            case "let down":
+                kernel.apply(wanted.let_down(watch.key))
+                waiting.discard(watch.key)
             case _:
                 kernel.expire()
         fresh = WantedElements(holds=holds, leaving_ms=1000)
         for tunnel in tunnels.values():
             fresh.watch(tunnel)
+        for key in waiting:
+            fresh.hold_down(key)
         expected = {change.element for change in fresh.everything()}
         assert {change.element for change in wanted.everything()} == expected
         lasting = {element for element in expected if not element.set_name.startswith("leaving")}

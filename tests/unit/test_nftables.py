@@ -255,6 +255,17 @@ def test_a_known_source_that_waits_is_held_in_a_way_of_its_own() -> None:
     assert [set_name for sign, set_name, _ in told(wanted.watch(known)) if sign == "-"] == ["waiting", "down", "down6"]
 
 
+def test_what_goes_down_waits_for_a_while_and_no_shorter_than_it_waits_for_charon() -> None:
+    wanted, known = WantedElements(holds=True, leaving_ms=500), watched("192.0.2.1")
+    wanted.watch(known)
+    assert told(wanted.hold_down(KEY)) == [("+", "down", None)]
+    waiting = wanted.watch(replace(known, sources=(), waiting=known.sources))
+    assert told(waiting) == [("+", "waiting", None), ("+", "down6", None), ("-", "known", None)]
+    assert wanted.let_down(KEY) == []
+    assert ("-", "down", None) in told(wanted.watch(known))
+    assert WantedElements(holds=False, leaving_ms=500).hold_down(KEY) == []
+
+
 def test_what_is_sent_to_an_address_that_is_not_proven_is_limited_for_a_time_at_most() -> None:
     wanted = WantedElements(holds=True, leaving_ms=500)
     wanted.watch(watched("192.0.2.1"))

@@ -12,6 +12,7 @@ from swanroam.app.config import Config
 from swanroam.app.performer import SEND_RETRY_FOR_S, SEND_RETRY_S, Performer, World
 from swanroam.errors import CharonGone, CharonRefused
 from swanroam.model.effects import (
+    AlignStates,
     CapabilityChanged,
     Effect,
     Forget,
@@ -169,7 +170,9 @@ def test_every_effect_is_done_in_the_order_of_the_effects() -> None:
         desk.performer.perform((*effects, changed, rejected, Forget(KEY), Unwatch(KEY)))
         assert desk.machine.noted == [
             ("watch", KEY),
+            ("hold down", KEY),
             ("move", OLD, NEW),
+            ("let down", KEY),
             ("verdict", 5, True),
             ("inform", OLD, NEW),
             ("send", INNER),
@@ -304,7 +307,7 @@ def test_what_follows_from_an_event_is_done_before_the_next_event() -> None:
         desk.answers[CharonLost] = (MOVE, Persist(KEY))
         desk.answers[MoveFinished] = (INFORM,)
         desk.performer.dispatch(CharonLost(at_s=1.0))
-        assert desk.machine.done() == ["move", "persist", "inform"]
+        assert desk.machine.done() == ["hold down", "move", "let down", "persist", "inform"]
         assert [type(event) for event in desk.events] == [CharonLost, MoveFinished]
 
     working(story)
@@ -314,7 +317,7 @@ def test_what_follows_from_effects_without_an_event_is_done_as_well() -> None:
     async def story(desk: Desk) -> None:
         desk.answers[MoveFinished] = (INFORM,)
         desk.performer.perform((MOVE,))
-        assert desk.machine.done() == ["move", "inform"]
+        assert desk.machine.done() == ["hold down", "move", "let down", "inform"]
 
     working(story)
 
@@ -476,6 +479,27 @@ def test_what_comes_for_a_terminal_waits_while_charon_follows_and_goes_on_in_its
         desk.performer.hold_down(5, INNER)
         desk.performer.perform((Unwatch(KEY),))
         assert down == [1, 4, 2, 3, 5]
+
+    working(story)
+
+
+@pytest.mark.parametrize("effect", [MOVE, AlignStates(key=KEY, children=CHILDREN, old=OLD, path=NEW)])
+def test_what_comes_for_a_terminal_waits_while_its_states_are_moved(effect: Effect) -> None:
+    async def story(desk: Desk) -> None:
+        desk.performer.perform((effect,))
+        before, moved, after = desk.machine.done()
+        assert (before, after) == ("hold down", "let down")
+        assert moved in ("move", "align")
+
+    working(story)
+
+
+def test_states_that_the_kernel_refuses_to_move_and_rules_that_it_refuses_to_change_keep_nothing_waiting() -> None:
+    async def story(desk: Desk) -> None:
+        desk.machine.filter.refuse("hold down", errno.ENOBUFS)
+        desk.machine.kernel.refuse("move", errno.ESRCH)
+        desk.performer.perform((MOVE,))
+        assert desk.machine.done() == ["hold down", "repair", "move", "let down"]
 
     working(story)
 

@@ -9,7 +9,8 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -208,8 +209,9 @@ class Performer:
                 self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.silent)
             case RemindCharon(children=children, path=path):
                 self.world.kernel.remind(children, path)
-            case AlignStates(children=children, old=old, path=path):
-                self.world.kernel.align(children, old, path)
+            case AlignStates(key=key, children=children, old=old, path=path):
+                with self._held_down(key):
+                    self.world.kernel.align(children, old, path)
             case DeleteStates(children=children, inbound=inbound, outbound=outbound):
                 self.world.kernel.forget(children, inbound, outbound)
             case LookForStates(key=key, children=children, places=places):
@@ -260,11 +262,9 @@ class Performer:
             self.world.release(watch)
         if watch.waiting:
             self._down |= {address: [] for address in watch.inner if address not in self._down}
-        try:
-            self.world.filter.watch(watch)
-        finally:
-            if not watch.waiting:
-                self._let_down(watch.inner)
+        else:
+            self._let_down(watch.inner)  # before others pass by
+        self.world.filter.watch(watch)
         if watch.sources:
             self.world.release(watch)
 
@@ -295,11 +295,28 @@ class Performer:
 
     def _relocate(self, effect: MoveStates | KeepAddress) -> None:
         if isinstance(effect, MoveStates):
-            self.world.kernel.move(effect.children, effect.old, effect.new)
+            with self._held_down(effect.key):
+                self.world.kernel.move(effect.children, effect.old, effect.new)
         elif effect.new.local.address == effect.kept:
             self.world.kept.drop(effect.key)
         else:
             self.world.kept.keep(effect.key, effect.kept, effect.new.local.address, effect.new.remote.address)
+
+    @contextmanager
+    def _held_down(self, key: TunnelKey) -> Iterator[None]:
+        """Packets for a terminal wait: its states do not send while they are moved, and a router does not try again."""
+        self._filter(self.world.filter.hold_down, key)
+        try:
+            yield
+        finally:
+            self._filter(self.world.filter.let_down, key)
+
+    def _filter(self, change: Callable[[TunnelKey], None], key: TunnelKey) -> None:
+        try:
+            change(key)
+        except KernelRefused as error:
+            log.warning("%s: %s", key, error)
+            self.world.repair()
 
     def _send(self, send: Callable[[], None], key: TunnelKey, waited_s: float = 0.0) -> None:
         problem = self._try(send)

@@ -86,6 +86,12 @@ class Filter(Protocol):
     def unwatch(self, key: TunnelKey) -> None:
         """Forget a tunnel."""
 
+    def hold_down(self, key: TunnelKey) -> None:
+        """Have packets for a terminal wait in the queue, until `let_down`; nothing on a terminal."""
+
+    def let_down(self, key: TunnelKey) -> None:
+        """Have packets for a terminal wait no longer than the tunnel is watched for that."""
+
 
 class Queue(Protocol):
     """Where held packets wait."""

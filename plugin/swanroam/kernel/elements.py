@@ -46,6 +46,15 @@ class WantedElements:
         """What changes when a tunnel is forgotten; nothing when it was not watched."""
         return self._replace(key, frozenset())
 
+    def hold_down(self, key: TunnelKey) -> list[ElementChange]:
+        """What changes when packets for a terminal wait, whatever it is watched for; nothing on a terminal."""
+        waiting = (_element("down", address, address) for address in key.inner if self._holds)
+        return self._replace(("down", key), frozenset(waiting))
+
+    def let_down(self, key: TunnelKey) -> list[ElementChange]:
+        """What changes when they wait no longer, but for what it is watched for."""
+        return self._replace(("down", key), frozenset())
+
     def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> list[ElementChange]:
         """What changes when a tunnel goes on with an address that the terminal has left."""
         away = _element("away", kept, kept, remote, data=actual.packed)

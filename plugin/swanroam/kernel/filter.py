@@ -118,6 +118,14 @@ class PacketFilter:
         """Forget a tunnel; one that is not watched is no error."""
         self._change(self._elements.unwatch(key))
 
+    def hold_down(self, key: TunnelKey) -> None:
+        """Have packets for a terminal wait in the queue, until `let_down`; nothing on a terminal."""
+        self._change(self._elements.hold_down(key))
+
+    def let_down(self, key: TunnelKey) -> None:
+        """Have packets for a terminal wait no longer than the tunnel is watched for that."""
+        self._change(self._elements.let_down(key))
+
     def translate(self, key: TunnelKey, kept: IPAddress, actual: IPAddress, remote: IPAddress) -> None:
         """Let a tunnel in UDP go on with `kept` towards `remote` while this terminal is at `actual`.
 
