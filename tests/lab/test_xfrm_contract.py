@@ -788,6 +788,17 @@ def test_where_a_child_sa_has_vanished_the_other_stays_where_it_was(tunnel: Tunn
     assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
 
 
+def test_where_a_child_sa_vanishes_before_charon_is_told_it_is_told_of_the_other(tunnel: Tunnel) -> None:
+    tunnel.move_terminal(inform=False)
+    tunnel.children.insert(0, ChildSa(name="gone", unique_id=2, reqid=8, spi_in=DOWN + 16, spi_out=UP + 16))
+
+    with pytest.raises(KernelRefused, match="inbound policies of reqid 8: ENOENT"):
+        tunnel.terminal.inform(tunnel.children, path(OLD, GATE), path(NEW, GATE))
+
+    assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
+    assert template_places(TERMINAL) == Counter({f"{NEW} {GATE}": 1, f"{GATE} {NEW}": 2})
+
+
 def test_a_tunnel_without_policies_is_refused(stack: ExitStack) -> None:
     batch(TERMINAL, states_text(UP, DOWN))
     tunnel = Tunnel(stack)

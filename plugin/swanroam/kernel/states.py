@@ -208,9 +208,12 @@ class KernelStates:
         and clones an inbound state in place. Outbound states are never cloned in place.
 
         With `silent` nothing is sent until `align`: charon, which knows of no NAT, installs states anew that are not in
-        UDP, and what went out like that would pull the tunnel out of it.
+        UDP, and what went out like that would pull the tunnel out of it. Of a CHILD_SA that has gone nothing can be
+        told: that is refused when the others have been.
         """
         self._pump()
+        if self._gone(children):
+            self._load()
         failure = self._inform(children, old, new, silent=silent)
         if failure and failure.code in STALE:
             self._load()
@@ -219,6 +222,8 @@ class KernelStates:
                 failure = self._inform(children, old, new, silent=silent)
         if failure:
             raise failure
+        if gone := self._gone(children):
+            raise KernelRefused(f"inbound policies of reqid {gone[0]}", errno.ENOENT)
 
     def recover(self, children: Sequence[ChildSa], path: Path) -> int:
         """Let outbound states send again that a killed process left silent in the middle of a move; how many.
@@ -284,6 +289,11 @@ class KernelStates:
         """That there are no policies of a reqid; None where there are some of each."""
         missing = [reqid for reqid in _reqids(children) if not self._mirror.of_reqid(reqid)]
         return KernelRefused(f"policies of reqid {missing[0]}", errno.ENOENT) if missing else None
+
+    def _gone(self, children: Iterable[ChildSa]) -> list[int]:
+        """Reqids that have no inbound policies, of which charon cannot be told."""
+        every = ((reqid, self._mirror.of_reqid(reqid)) for reqid in _reqids(children))
+        return [reqid for reqid, policies in every if all(each.direction == Direction.OUT for each in policies)]
 
     def _first_move(self, children: Sequence[ChildSa], old: Path, new: Path) -> KernelRefused | None:
         try:
@@ -436,7 +446,7 @@ class KernelStates:
                 default=None,
             )
             if carrier is None:
-                return KernelRefused(f"inbound policies of reqid {reqid}", errno.ENOENT)
+                continue
             rest = [p for p in policies if p is not carrier and not plan.done(p, reqid)]
             steps += [plan.step(policy, reqid) for policy in sorted(rest, key=_outbound_first)]
             # Each message moves one state of each direction. For more than these, the carrier goes several times.
