@@ -6,7 +6,7 @@ What is done to it is noted in one list, in order. It refuses what a test tells 
 import errno
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -113,8 +113,9 @@ class FakeKernel(Refusing, Bell):
         self.note("state", spi)
         return self.states.get((destination, spi))
 
-    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+    def paths(self, spis: Iterable[int], own: Collection[IPAddress] = ()) -> tuple[tuple[int, Path], ...]:
         """Where the states are."""
+        del own
         wanted = tuple(spis)
         self.note("paths", wanted)
         return tuple((spi, self.where[spi]) for spi in wanted if spi in self.where)

@@ -437,6 +437,13 @@ def test_an_spi_that_was_taken_where_the_tunnel_is_not_is_no_path(tunnel: Tunnel
     assert tunnel.terminal.paths([DOWN, taken]) == ((DOWN, path(OLD, GATE)),)
 
 
+def test_paths_of_some_states_are_found_where_they_are_likely_and_where_they_are_not(tunnel: Tunnel) -> None:
+    here, elsewhere = ip_address(OLD), ip_address(NEW)
+    for own in ((here,), (elsewhere, here), (elsewhere,)):
+        assert tunnel.terminal.paths([DOWN], own) == ((DOWN, path(OLD, GATE)),)
+    assert tunnel.terminal.paths([DOWN, 0xDEAD], (here,)) == ((DOWN, path(OLD, GATE)),)
+
+
 def test_the_path_of_a_state_in_udp_has_its_ports(stack: ExitStack) -> None:
     xfrm(
         TERMINAL,
@@ -509,6 +516,7 @@ def test_states_that_a_killed_charon_left_with_the_same_reqid_are_in_nobodys_way
     for namespace in (TERMINAL, GATEWAY):
         batch(namespace, states_text(UP + 16, DOWN + 16))
     assert len(tunnel.terminal.paths([DOWN])) == len(tunnel.gateway.paths([UP])) == 1
+    assert len(tunnel.terminal.paths([DOWN], (ip_address(OLD),))) == 1
 
     for back in (False, True, False, True):
         tunnel.move_terminal(back=back)
@@ -747,7 +755,7 @@ def test_a_marked_state_is_found_by_its_spi_once_it_was_seen(stack: ExitStack) -
         states = stack.enter_context(opened(KernelStates(last="fwd")))
     assert states.state(ip_address(OLD), DOWN) is None
 
-    assert [spi for spi, _ in states.paths([DOWN])] == [DOWN]
+    assert [spi for spi, _ in states.paths([DOWN], (ip_address(OLD),))] == [DOWN]
 
     assert state(states, OLD, DOWN).mark == Mark(0x2A, 0xFF)
     assert states.delete(ip_address(OLD), DOWN)

@@ -217,16 +217,17 @@ class Machine(RuleBasedStateMachine):
         newest = max(packet.kernel_highest, self.highest.get((tunnel.key, spi), 0))
         return packet.reason is None and packet.sequence > newest and packet.inner_source in tunnel.key.inner
 
-    @rule(data=st.data(), complete=st.booleans(), aware=st.booleans())
-    def list_sas(self, data: st.DataObject, complete: bool, aware: bool) -> None:
+    @rule(data=st.data(), complete=st.booleans(), asked=st.lists(st.integers(1, 4)), aware=st.booleans())
+    def list_sas(self, data: st.DataObject, complete: bool, asked: list[int], aware: bool) -> None:
         sas = data.draw(listed_sas(self.role))
         paths = tuple((child.spi_in, sa.path) for sa in sas for child in sa.children) if aware else ()
         self.highest = {}
-        self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, kernel_paths=paths))
+        wanted = tuple(asked)
+        self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=complete, asked=wanted, kernel_paths=paths))
 
     @rule(moved=st.sampled_from(OUTER), left=st.sampled_from(OUTER))
     def list_the_same_again(self, moved: IPAddress, left: IPAddress) -> None:
-        sas = self.core.table.sas()
+        sas = tuple(sa for tunnel in self.core.table for sa in tunnel.sas)
         paths = tuple((child.spi_in, path(self.role, moved)) for sa in sas for child in sa.children)
         places = tuple((reqid, path(self.role, left).addresses) for reqid in (1, 2))
         self.do(IkeSasListed(at_s=self.now_s, sas=sas, complete=True, kernel_paths=paths, policy_places=places))

@@ -219,8 +219,8 @@ class Host:
                 self.world.after(delay_s, lambda: self._expire(timer, token))
             case StopTimer(timer=timer):
                 self._timers.pop(timer, None)
-            case ListIkeSas():
-                self.world.after(LIST_S, self.list_sas)
+            case ListIkeSas(unique_ids=unique_ids):
+                self.world.after(LIST_S, lambda: self.list_sas(unique_ids))
             case Reestablish():
                 self.world.after(LIST_S, lambda: self.world.build_anew(effect.unique_ids))
             case Persist(key=key):
@@ -334,11 +334,12 @@ class Host:
         there = repository if self.role is Role.TERMINAL else homes
         self.dispatch(RepositoryChanged(at_s=self.world.now_s, repository=there(*self.addresses)))
 
-    def list_sas(self) -> None:
-        """List all IKE_SAs for the daemon."""
-        self._tell(self.sas, complete=True)
+    def list_sas(self, unique_ids: tuple[int, ...] = ()) -> None:
+        """List IKE_SAs for the daemon, all where none are named."""
+        found = tuple(sa for sa in self.sas if not unique_ids or sa.unique_id in unique_ids)
+        self._tell(found, complete=not unique_ids, asked=unique_ids)
 
-    def _tell(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
+    def _tell(self, sas: tuple[IkeSa, ...], *, complete: bool = False, asked: tuple[int, ...] = ()) -> None:
         paths = []
         for state in self._states_of(child for sa in sas for child in sa.children):
             where = state.path
@@ -346,7 +347,7 @@ class Host:
                 where = replace(where, remote=replace(where.remote, port=0))
             paths.append((state.child.spi_in, where))
         self.dispatch(
-            IkeSasListed(at_s=self.world.now_s, sas=sas, complete=complete, kernel_paths=tuple(paths)),
+            IkeSasListed(at_s=self.world.now_s, sas=sas, complete=complete, asked=asked, kernel_paths=tuple(paths))
         )
 
     def install(self, sa: IkeSa) -> None:
@@ -355,7 +356,7 @@ class Host:
         self.states = {child.spi_in: state_at(child, believed(sa)) for child in sa.children}
         for gone in former:
             self.dispatch(IkeSaEnded(at_s=self.world.now_s, unique_id=gone.unique_id))
-        self._tell(self.sas, complete=False)
+        self._tell(self.sas)
 
     def remove(self, unique_id: int) -> None:
         """An IKE_SA is gone."""

@@ -239,7 +239,7 @@ def test_a_child_sa_that_vanished_before_its_move_is_listed_anew_and_the_others_
     )
     desk.listed(both)
     effects = desk.refused(one(MoveStates, desk.roam(B)))
-    assert ListIkeSas() in effects
+    assert ListIkeSas((1,)) in effects
     desk.listed(ike_sa(Role.TERMINAL))
     again = one(MoveStates, desk.expired(TimerKind.MOVE))
     assert again.children == ike_sa(Role.TERMINAL).children

@@ -574,7 +574,7 @@ def test_uplink_packets_wait_while_charon_follows_and_go_on_in_their_order() -> 
     assert (one(Watch, told).sources, one(Watch, told).waiting) == ((), (B,))
     assert desk.held(B, packet_id=2) == ()
     assert desk.held(B, packet_id=3) == ()
-    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas((1,))]
     assert verdicts(desk.listed(ike_sa(Role.GATEWAY), at={SPI_UP: AT_B})) == []
     effects = desk.listed(ike_sa(Role.GATEWAY, outer=B), at={SPI_UP: AT_B})
     assert verdicts(effects) == [2, 3]

@@ -257,7 +257,7 @@ def test_on_a_path_in_udp_charon_is_looked_after_and_the_states_are_aligned_when
     assert informed.silent
     assert timers(effects, TimerKind.FOLLOW) == [LOOK_S]
     looked = desk.expired(TimerKind.FOLLOW)
-    assert some(ListIkeSas, looked) == [ListIkeSas()]
+    assert some(ListIkeSas, looked) == [ListIkeSas((1,))]
     assert some(AlignStates, desk.listed(TERMINALS, at={SPI_DOWN: UDP_AT_B})) == []
     followed = ike_sa(Role.TERMINAL, outer=B)
     # charon took the encapsulation away meanwhile; that is not where the tunnel is.
@@ -283,7 +283,7 @@ def test_the_states_are_aligned_as_soon_as_charon_has_done_with_them_and_looked_
     desk.message(from_gateway(SEEN, SEEN))
     effects = desk.installed(UDP_AT_B)
     assert (one(AlignStates, effects).path, desk.tunnel.path) == (UDP_AT_B, UDP_AT_B)
-    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas()]
+    assert some(ListIkeSas, desk.expired(TimerKind.FOLLOW)) == [ListIkeSas((1,))]
     effects = desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: UDP_AT_B})
     assert one(AlignStates, effects).path == UDP_AT_B
 

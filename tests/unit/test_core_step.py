@@ -158,7 +158,7 @@ def test_a_tunnel_whose_child_sas_are_nowhere_ends_when_that_stays_so() -> None:
     effects = desk.listed(bare, complete=False)
     assert timers(effects, TimerKind.LINGERING) == [BARE_S]
     assert some(Unwatch, effects) == []
-    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas(),)
+    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas((1,)),)
     desk.later(BARE_S)
     assert Unwatch(KEY) in desk.listed(bare)
     assert keys(desk) == set()
@@ -281,7 +281,7 @@ def test_when_the_last_ike_sa_with_a_child_sa_ends_the_tunnel_does() -> None:
     desk = Desk(Role.GATEWAY)
     desk.listed(GATEWAYS, ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
     effects = desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
-    assert ListIkeSas() in effects
+    assert ListIkeSas((2,)) in effects
     assert timers(effects, TimerKind.LINGERING) == [BARE_S]
     desk.later(BARE_S)
     assert Unwatch(KEY) in desk.listed(ike_sa(Role.GATEWAY, unique_id=2, ike_spis=(7, 8), spis=()))
@@ -304,7 +304,7 @@ def test_charon_that_does_not_know_of_a_move_is_told_but_not_while_it_may_be_fol
     desk.moved(one(MoveStates, desk.roam(B)))
     desk.later(0.5)
     assert some(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at)) == []
-    assert desk.expired(TimerKind.SETTLE) == (ReleaseInner((INNER,)), ListIkeSas())
+    assert desk.expired(TimerKind.SETTLE) == (ReleaseInner((INNER,)), ListIkeSas((1,)))
     desk.later(0.5)
     told = one(InformCharon, desk.listed(ike_sa(Role.TERMINAL), at=at))
     assert (told.old, told.new) == (path(Role.TERMINAL, A), path(Role.TERMINAL, B))
@@ -484,6 +484,6 @@ def test_a_child_sa_that_was_replaced_is_looked_for_until_it_is_gone() -> None:
     old = replace(sa.children[1], state="REKEYED")
     effects = desk.listed(replace(sa, children=(sa.children[0], old)))
     assert timers(effects, TimerKind.LINGERING) == [LINGERING_S]
-    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas(),)
+    assert desk.expired(TimerKind.LINGERING) == (ListIkeSas((1,)),)
     assert timers(desk.listed(replace(sa, children=sa.children[:1])), TimerKind.LINGERING) == []
     assert desk.tunnel.spis == (0xC0000009,)

@@ -27,7 +27,6 @@ def test_a_tunnel_is_found_by_inner_address_spi_and_ike_sa() -> None:
     assert table.by_inner(INNER) == table.by_spi(SPI_UP) == table.by_ike(1) == table.get(KEY) == put
     assert KEY in table
     assert len(table) == 1
-    assert table.sas() == put.sas
 
 
 def test_nothing_is_found_by_what_no_tunnel_has() -> None:

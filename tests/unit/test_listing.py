@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -39,6 +39,7 @@ class Desk:
     where: dict[int, Path] = field(default_factory=lambda: {SPI_UP: WHERE})
     refused: bool = False
     asked: list[list[int]] = field(default_factory=list)
+    own: list[set[IPAddress]] = field(default_factory=list)
     now_s: float = 1000.0
     recovered: list[tuple[int, Path]] = field(default_factory=list)
     silent: int = 0
@@ -61,9 +62,10 @@ class Desk:
         """Where the policies for what goes out are."""
         return tuple((reqid, WHERE.addresses) for reqid in dict.fromkeys(reqids))
 
-    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+    def paths(self, spis: Iterable[int], own: Collection[IPAddress] = ()) -> tuple[tuple[int, Path], ...]:
         """The kernel."""
         self.asked.append(list(spis))
+        self.own.append(set(own))
         self.clock()
         if self.refused:
             raise KernelRefused("states", errno.ENOBUFS)
@@ -166,6 +168,36 @@ def test_a_rekey_has_both_ike_sas_looked_at() -> None:
         assert ended.unique_id == 1
         assert isinstance(listed, IkeSasListed)
         assert listed.sas == (TWO,)
+
+    listing(story)
+
+
+def test_what_the_core_asks_for_is_listed_together_and_what_is_not_there_is_told_with_it() -> None:
+    async def story(desk: Desk) -> None:
+        await desk.connect()
+        desk.lister.heard(event(EventKind.CHILD_UPDOWN, ONE))
+        desk.lister.ask((2, 1))
+        desk.lister.ask((7,))
+        await until(lambda: len(desk.listed) == 2)
+        await quiet()
+        assert desk.charon.commands[2:] == [("list-sas", 1), ("list-sas", 2), ("list-sas", 7)]
+        listed = desk.listed[-1]
+        assert (listed.sas, listed.asked, listed.complete) == ((ONE, TWO), (1, 2, 7), False)
+        assert (listed.wanted, desk.own) == (True, [set(), {WHERE.local.address}])
+        assert not any(isinstance(event, IkeSaEnded) for event in desk.events)
+
+    listing(story)
+
+
+def test_of_what_the_core_asks_for_nothing_is_said_that_cannot_be_read() -> None:
+    async def story(desk: Desk) -> None:
+        await desk.connect()
+        del desk.charon.sas[1]
+        desk.charon.unreadable = 1
+        desk.lister.ask((1,))
+        await until(lambda: desk.charon.given("list-sas") == 2)
+        await quiet()
+        assert len(desk.events) == 1
 
     listing(story)
 
@@ -287,7 +319,7 @@ def test_a_failed_look_at_one_ike_sa_becomes_a_listing_of_all() -> None:
 def test_without_charon_nothing_is_asked_until_it_is_back() -> None:
     async def story(desk: Desk) -> None:
         desk.charon.fail("version", GONE)
-        desk.lister.everything()
+        desk.lister.ask(())
         await until(lambda: desk.charon.given("version") == 1)
         passed = asyncio.Event()
         asyncio.get_running_loop().call_later(RETRY_S * 1.2, passed.set)

@@ -98,7 +98,7 @@ class Desk:
             clock=self.clock,
             release=lambda watch: self.machine.noted.append(("release", watch.key)),
             repair=lambda: self.machine.noted.append(("repair",)),
-            relist=lambda: self.machine.noted.append(("relist",)),
+            relist=lambda unique_ids: self.machine.noted.append(("relist", *unique_ids)),
             spawn=self.spawn,
         )
         self.performer = Performer(self, world, asyncio.get_running_loop())
@@ -166,7 +166,7 @@ def test_every_effect_is_done_in_the_order_of_the_effects() -> None:
 
     async def story(desk: Desk) -> None:
         desk.performer.hold(5, PACKET)
-        effects = (WATCH, MOVE, GiveVerdict(packet_id=5), INFORM, SEND, moved, Persist(KEY), DUMMY, ListIkeSas())
+        effects = (WATCH, MOVE, GiveVerdict(packet_id=5), INFORM, SEND, moved, Persist(KEY), DUMMY, ListIkeSas((3, 4)))
         desk.performer.perform((*effects, changed, rejected, Forget(KEY), Unwatch(KEY)))
         assert desk.machine.noted == [
             ("watch", KEY),
@@ -179,7 +179,7 @@ def test_every_effect_is_done_in_the_order_of_the_effects() -> None:
             ("announce", "TunnelMoved"),
             ("persist", KEY),
             ("send_dummy", FIRST_SERVER),
-            ("relist",),
+            ("relist", 3, 4),
             ("announce", "CapabilityChanged"),
             ("announce", "PacketRejected"),
             ("forget", KEY),

@@ -143,7 +143,7 @@ class Daemon:
             clock=self._clock,
             release=self._let_go,
             repair=self._repair_soon,
-            relist=self._lister.everything,
+            relist=self._lister.ask,
             spawn=self._spawn,
         )
         self._performer = Performer(self._core, world, loop)

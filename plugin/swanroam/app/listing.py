@@ -1,12 +1,13 @@
 """Keeps the core's view of charon true: lists IKE_SAs after events, on request, and when charon comes back.
 
 Events only say which IKE_SA to look at; what is believed is always a listing. Requests that come while a listing is
-under way are answered by the next one, so a burst of events costs two listings, not one each.
+under way are answered by the next one, so a burst of events costs two listings, not one each. All are listed only
+when charon comes back, and where the core wants that: of thousands that takes seconds, in which nothing else is done.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from swanroam.charon.protocols import CharonEvent, EventKind
@@ -38,8 +39,8 @@ class Listing(Protocol):
 class Kernel(Protocol):
     """The part of the kernel's states that listing needs. Methods raise KernelRefused."""
 
-    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
-        """(inbound SPI, path) of the states that exist."""
+    def paths(self, spis: Iterable[int], own: Collection[IPAddress] = ()) -> tuple[tuple[int, Path], ...]:
+        """(inbound SPI, path) of the states that exist; of all, or of some, which are likely at addresses of `own`."""
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
         """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""
@@ -66,6 +67,7 @@ class Lister:
         self._reason = asyncio.Event()
         self._all = False
         self._some: set[int] = set()
+        self._asked: set[int] = set()
         self.connected = False
         self.version = ""
 
@@ -92,19 +94,30 @@ class Lister:
         self._all = True
         self._reason.set()
 
+    def ask(self, unique_ids: Collection[int]) -> None:
+        """List IKE_SAs soon that the core wants to know of; all where none are named."""
+        if not unique_ids:
+            self.everything()
+        self._asked.update(unique_ids)
+        self._reason.set()
+
     async def run(self) -> None:
         """List whenever there is reason to, until cancelled."""
         while True:
             await self._reason.wait()
             self._reason.clear()
             everything, self._all = self._all, False
-            some, self._some = self._some, set()
+            asked, self._asked = self._asked, set()
+            some, self._some = self._some - asked, set()
             try:
                 if everything:
                     await self._list_all()
+                    continue
                 # The newest first: where one took over from another, the tunnel is known to go on before that one ends.
-                for unique_id in () if everything else sorted(some, reverse=True):
+                for unique_id in sorted(some, reverse=True):
                     await self._list_one(unique_id)
+                if asked:
+                    await self._list_asked(asked)
             except CharonError as error:
                 log.debug("listing IKE_SAs failed: %s", error)
                 self._again()
@@ -127,17 +140,29 @@ class Lister:
         self._report(sas, complete=self._charon.malformed == unreadable)
 
     async def _list_one(self, unique_id: int) -> None:
-        unreadable = self._charon.malformed
-        sas = await self._charon.list_sas(unique_id)
+        sas, there = await self._list(unique_id)
         if sas:
-            self._report(sas, complete=False)
-        elif self._charon.malformed == unreadable:
+            self._report(sas)
+        elif not there:
             self._dispatch(IkeSaEnded(at_s=self._clock(), unique_id=unique_id))
 
-    def _report(self, sas: tuple[IkeSa, ...], *, complete: bool) -> None:
-        spis = [child.spi_in for sa in sas for child in sa.children]
+    async def _list_asked(self, unique_ids: Iterable[int]) -> None:
+        answers = [(unique_id, *await self._list(unique_id)) for unique_id in sorted(unique_ids)]
+        told = tuple(unique_id for unique_id, sas, there in answers if sas or not there)
+        if told:
+            self._report(tuple(sa for _, sas, _ in answers for sa in sas), asked=told)
+
+    async def _list(self, unique_id: int) -> tuple[tuple[IkeSa, ...], bool]:
+        """An IKE_SA, and whether there is one: it may be that it could not be read."""
+        unreadable = self._charon.malformed
+        sas = await self._charon.list_sas(unique_id)
+        return sas, bool(sas) or self._charon.malformed != unreadable
+
+    def _report(self, sas: tuple[IkeSa, ...], *, complete: bool = False, asked: tuple[int, ...] = ()) -> None:
+        spis = [child.spi_in for sa in sas for child in sa.children if child.spi_in]
         try:
-            paths = self._kernel.paths(spis) if spis else ()
+            own = () if complete else tuple({sa.local.address for sa in sas})
+            paths = self._kernel.paths(spis, own) if spis else ()
             places = self._kernel.places(child.reqid for sa in sas for child in sa.children)
         except KernelRefused as error:
             log.warning("reading the kernel's states failed: %s", error)
@@ -145,7 +170,9 @@ class Lister:
         if complete and not self._woken:
             self._wake(sas, dict(paths))
         self._dispatch(
-            IkeSasListed(at_s=self._clock(), sas=sas, complete=complete, kernel_paths=paths, policy_places=places)
+            IkeSasListed(
+                at_s=self._clock(), sas=sas, complete=complete, asked=asked, kernel_paths=paths, policy_places=places
+            )
         )
 
     def _wake(self, sas: tuple[IkeSa, ...], paths: Mapping[int, Path]) -> None:

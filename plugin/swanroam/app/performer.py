@@ -9,7 +9,7 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
@@ -102,8 +102,8 @@ class World:
     """Let held packets go on that are to be let through by this."""
     repair: Callable[[], None]
     """Have the rules of the packet filter installed anew soon."""
-    relist: Callable[[], None]
-    """Have all IKE_SAs listed soon."""
+    relist: Callable[[Collection[int]], None]
+    """Have IKE_SAs listed soon, by their unique ids; all where none are named."""
     spawn: Callable[[str, Coroutine[None, None, None]], None]
     """Run a task of this name in the daemon's task group."""
 
@@ -237,8 +237,8 @@ class Performer:
                 self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
             case RekeyChild(unique_id=unique_id):
                 self.world.spawn(f"rekey {effect.key}", self._rekey(effect.key, unique_id))
-            case ListIkeSas():
-                self.world.relist()
+            case ListIkeSas(unique_ids=unique_ids):
+                self.world.relist(unique_ids)
             case Persist(key=key):
                 self.world.keeper.persist(key)
             case Forget(key=key):

@@ -1,6 +1,6 @@
 """What the performer needs of the world, as small protocols: the real adapters and the fakes of the tests fit them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from swanroam.model.effects import Announcement, Effect, Watch
@@ -22,8 +22,8 @@ class Decisions(Protocol):
 class Kernel(Protocol):
     """The kernel's states and policies. Methods raise KernelRefused."""
 
-    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
-        """(inbound SPI, path) of the states that exist."""
+    def paths(self, spis: Iterable[int], own: Collection[IPAddress] = ()) -> tuple[tuple[int, Path], ...]:
+        """(inbound SPI, path) of the states that exist; of all, or of some, which are likely at addresses of `own`."""
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, tuple[IPAddress, IPAddress]], ...]:
         """(reqid, outer addresses: of this end, of the other) of the policies for what goes out."""

@@ -41,12 +41,15 @@ def shared(tunnels: Mapping[TunnelKey, Sequence[IkeSa]], others: Iterable[IkeSa]
     owners: dict[int | bytes, TunnelKey | None] = dict.fromkeys(_reqids(others))
     found: dict[TunnelKey, str] = {}
     for key, sas in tunnels.items():
+        # One that has no CHILD_SA yet has nothing that could be taken for another's.
         claims: list[int | bytes] = [*_reqids(sas), *(address.packed for address in key.inner)]
-        for claim in claims:
+        for claim in claims if any(sa.children for sa in sas) else ():
             owner = owners.setdefault(claim, key)
             if owner is not key:
                 what = f"reqid {claim}" if isinstance(claim, int) else f"inner address {ip_address(claim)}"
-                found |= {each: f"another tunnel has its {what}, too" for each in (key, owner) if each}
+                told = f"another tunnel has its {what}, too"
+                # Always the same of several, so that it changes only when something has.
+                found |= {each: min(found.get(each, told), told) for each in (key, owner) if each}
     return found
 
 
@@ -63,6 +66,10 @@ class Bystanders:
     def reasons(self) -> tuple[LeftAlone, ...]:
         """Why each is left alone; those of one connection for the same reason count once."""
         return tuple(dict.fromkeys(_told(sa, reason) for sa, reason in self._known.values()))
+
+    def named(self, sas: Iterable[IkeSa]) -> tuple[IkeSa, ...]:
+        """What was known of these IKE_SAs, of those that are here."""
+        return tuple(self._known[sa.unique_id][0] for sa in sas if sa.unique_id in self._known)
 
     def listed(self, role: Role, sas: Iterable[IkeSa], *, complete: bool) -> tuple[LeftAlone, ...]:
         """Take a listing in; what is to be told anew."""

@@ -26,7 +26,6 @@ from swanroam.model.effects import (
     Effect,
     GiveVerdict,
     InformCharon,
-    ListIkeSas,
     RemindCharon,
     StartTimer,
     StopTimer,
@@ -120,7 +119,7 @@ class Following:
         wait.looks -= 1
         if wait.looks <= 0:
             return self.end(tunnel)
-        return (ListIkeSas(), StartTimer(timer=timer, delay_s=LOOK_S))
+        return (watching.list_again(tunnel), StartTimer(timer=timer, delay_s=LOOK_S))
 
     def listed(self, tunnel: Tunnel, *, followed: bool) -> tuple[Effect, ...]:
         """Take note of whether charon has the tunnel where the kernel has it."""

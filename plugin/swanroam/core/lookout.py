@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import seeking, silence, terminal
+from swanroam.core import seeking, silence, terminal, watching
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
-from swanroam.model.effects import Effect, ListIkeSas, StartTimer
+from swanroam.model.effects import Effect, StartTimer
 from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Role
@@ -39,7 +39,7 @@ def look(tunnel: Tunnel, known: Collection[IPAddress], port: int) -> Step:
     before, now = tunnel.heard, silence.counted(tunnel)
     tunnel = replace(tunnel, heard=now)
     if before is None or tunnel.phase is not Phase.STEADY or not silence.unanswered(before, now):
-        return tunnel, (ListIkeSas(), _timer(tunnel, LOOK_S))
+        return tunnel, (watching.list_again(tunnel), _timer(tunnel, LOOK_S))
     asking = replace(tunnel, heard=None, asking=True, attempt=0, update_sequence=tunnel.update_sequence + 1)
     asking, told = terminal.tell(advance(asking, Signal.MOVED), port)
     return asking, (*told, _timer(tunnel, PAUSE_S))

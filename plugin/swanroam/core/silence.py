@@ -11,8 +11,9 @@ sends and never gets an answer, as some loggers do, has the tunnel built anew on
 from dataclasses import replace
 from typing import Final
 
+from swanroam.core import watching
 from swanroam.core.tunnel import Counted, Listening, Tunnel
-from swanroam.model.effects import Effect, ListIkeSas, StartTimer
+from swanroam.model.effects import Effect, StartTimer
 from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.tunnel import Capability
 
@@ -50,7 +51,7 @@ def look(tunnel: Tunnel) -> Step | None:
     # What charon listed before the first look is from before the move.
     listening = Listening(looks=listening.looks + 1, before=now if listening.looks else None)
     delay_s = min(LISTEN_S * 2 ** max(0, listening.looks - 3), LONGEST_S)
-    return replace(tunnel, listening=listening), (ListIkeSas(), _timer(tunnel, delay_s))
+    return replace(tunnel, listening=listening), (watching.list_again(tunnel), _timer(tunnel, delay_s))
 
 
 def counted(tunnel: Tunnel) -> Counted:

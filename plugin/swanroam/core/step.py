@@ -195,18 +195,21 @@ class Core:
 
     def _on_listed(self, event: IkeSasListed) -> tuple[Effect, ...]:
         paths = dict(event.kernel_paths)
-        listed = {sa.unique_id: sa for sa in event.sas}
-        known = {sa.unique_id: sa for sa in self.table.sas()}
+        concerned = tuple(self.table)
+        if not event.complete:
+            concerned = self.table.related((*event.sas, *self.bystanders.named(event.sas)), event.asked)
+        known = {sa.unique_id: sa for tunnel in concerned for sa in tunnel.sas}
         children = {child.unique_id: child for sa in known.values() for child in sa.children}
-        listed = {unique_id: with_spis(sa, children) for unique_id, sa in listed.items()}
-        sas = listed if event.complete else known | listed
+        listed = {sa.unique_id: with_spis(sa, children) for sa in event.sas}
+        gone = known if event.complete else event.asked
+        sas = {unique_id: sa for unique_id, sa in known.items() if unique_id not in gone} | listed
         effects: list[Effect] = [*self.bystanders.listed(self.settings.role, event.sas, complete=event.complete)]
         grouped: dict[TunnelKey, list[IkeSa]] = {}
         for sa in sas.values():
             inner = inner_addresses(self.settings.role, sa)
             if inner and sa.established:
                 grouped.setdefault(TunnelKey(sa.name, inner), []).append(sa)
-        if ended := [tunnel for tunnel in self.table if tunnel.key not in grouped]:
+        if ended := [tunnel for tunnel in concerned if tunnel.key not in grouped]:
             going_on = {child.spi_in for members in grouped.values() for sa in members for child in sa.children}
             effects += [effect for tunnel in ended for effect in self._end(tunnel, going_on)]
         shared = bystanders.shared(grouped, self.bystanders)
@@ -214,11 +217,11 @@ class Core:
             newest_first = tuple(sorted(members, key=lambda sa: sa.unique_id, reverse=True))
             tunnel_now = self.table.get(key)
             shares = shared.get(key, "")
+            told = any(sa.unique_id in listed for sa in members)
             if (
-                event.complete
-                or tunnel_now is None
+                tunnel_now is None
                 or (tunnel_now.sas, tunnel_now.shares) != (newest_first, shares)
-                or (any(sa.unique_id in listed for sa in members) and not at_home(tunnel_now, paths))
+                or (told and (event.wanted or not at_home(tunnel_now, paths)))
             ):
                 effects += self._refresh(key, newest_first, shares, paths, event)
         if event.complete:
@@ -241,7 +244,7 @@ class Core:
         if not left:
             return self._end(tunnel)
         if not replace(tunnel, sas=left).spis:
-            return (*self._on_bare(tunnel.key, left, event.at_s), ListIkeSas())
+            return (*self._on_bare(tunnel.key, left, event.at_s), watching.list_again(replace(tunnel, sas=left)))
         stays = replace(tunnel, sas=left)
         gone = tuple(child for child in tunnel.children if child.spi_in not in stays.spis)
         return self._apply((stays, (watching.watch(stays), *leftovers(tunnel, gone, listed=False))))
@@ -311,9 +314,9 @@ class Core:
             behind = late or watching.inform(tunnel, sas[0].path)
         if not behind and (astray := watching.astray(tunnel, event.policy_places)):
             tunnel, behind = replace(tunnel, astray=astray), watching.inform(tunnel, astray)
-            again_s = terminal.SETTLE_S if event.complete else ASTRAY_S
+            again_s = terminal.SETTLE_S if event.wanted else ASTRAY_S
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
-        if event.complete and kernel_path and settled and behind:
+        if event.wanted and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
             effects += self._following.begin(tunnel, behind)
             tunnel = tunnel if tunnel.overlapping else replace(tunnel, astray=None)
@@ -500,10 +503,10 @@ class Core:
     def _on_move_refused(self, event: MoveRefused) -> tuple[Effect, ...]:
         flight = self._flights.finish(event.key)
         tunnel = self.table.get(event.key)
-        # A veto is no sign that anything differs from what is known; all other refusals are.
-        look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (ListIkeSas(),)
         if flight is None or tunnel is None:
-            return look
+            return (ListIkeSas(),)
+        # A veto is no sign that anything differs from what is known; all other refusals are.
+        look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (watching.list_again(tunnel),)
         if self.settings.role is Role.TERMINAL:
             refused = terminal.on_move_refused(tunnel, event, flight, self._port)
             if event.reason is Reason.VETOED and flight.trigger is Trigger.ADDRESS:
@@ -638,7 +641,8 @@ class Core:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
-                return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s), ListIkeSas())
+                again = watching.list_again(tunnel)
+                return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s), again)
             case TimerKind.ANNOUNCE:
                 return self._apply(addresses.on_announce_timer(tunnel, self._port))
             case TimerKind.INFORM:
@@ -654,9 +658,9 @@ class Core:
             case TimerKind.LOOKOUT:
                 return self._apply(lookout.look(tunnel, self.settings.of(tunnel.key.name).gateways, self._port))
             case TimerKind.SETTLE:
-                return (*_released(tunnel), ListIkeSas())
+                return (*_released(tunnel), watching.list_again(tunnel))
             case TimerKind.LINGERING:
-                return (ListIkeSas(),)
+                return (watching.list_again(tunnel),)
             case TimerKind.FOLLOW:
                 effects = self._following.look(event.timer, tunnel)
                 self._flights.note(effects)

@@ -4,7 +4,7 @@ The kernel finds the tunnel of a downlink packet by its outbound policies, whose
 this table is the mirror of that for decisions and for people.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from swanroam.core.tunnel import Tunnel
@@ -92,9 +92,27 @@ class Table:
         """The tunnel with an IKE_SA of this initiator's SPI."""
         return self._find(self._by_ike_spi.find(initiator_spi))
 
-    def sas(self) -> tuple[IkeSa, ...]:
-        """The IKE_SAs of all tunnels."""
-        return tuple(sa for tunnel in self._tunnels.values() for sa in tunnel.sas)
+    def related(self, sas: Iterable[IkeSa], unique_ids: Iterable[int] = ()) -> tuple[Tunnel, ...]:
+        """The tunnels of these IKE_SAs, those with an inner address or a reqid in common with them, and so on."""
+        left = list(sas)
+        keys = [key for unique_id in unique_ids for key in self._by_ike.all(unique_id)]
+        found: dict[TunnelKey, Tunnel] = {}
+        while keys or left:
+            if keys:
+                key = keys.pop()
+                if key not in found:
+                    found[key] = self._tunnels[key]
+                    left += found[key].sas
+            else:
+                keys += self._claiming(left.pop())
+        return tuple(found.values())
+
+    def _claiming(self, sa: IkeSa) -> Iterator[TunnelKey]:
+        yield from self._by_ike.all(sa.unique_id)
+        for inner in (*sa.local_vips, *sa.remote_vips):
+            yield from self._by_inner.all(inner)
+        for child in sa.children:
+            yield from self._by_reqid.all(child.reqid) if child.reqid else ()
 
     def put(self, tunnel: Tunnel) -> None:
         """Insert a tunnel, or replace the one with its key."""

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import Effect, HoldInner, InformCharon, MoveStates, RemindCharon, Trigger, Watch
+from swanroam.model.effects import Effect, HoldInner, InformCharon, ListIkeSas, MoveStates, RemindCharon, Trigger, Watch
 from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["astray", "inform", "move", "told", "watch", "watch_parting"]
+__all__ = ["astray", "inform", "list_again", "move", "told", "watch", "watch_parting"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -83,6 +83,11 @@ def astray(tunnel: Tunnel, places: Iterable[tuple[int, tuple[IPAddress, IPAddres
     return replace(
         tunnel.path, local=replace(local, address=elsewhere[0]), remote=replace(remote, address=elsewhere[1])
     )
+
+
+def list_again(tunnel: Tunnel) -> ListIkeSas:
+    """Have charon list the IKE_SAs of a tunnel."""
+    return ListIkeSas(tuple(sa.unique_id for sa in tunnel.sas))
 
 
 def move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final, Literal
@@ -73,9 +73,9 @@ class KernelStates:
         self._refits = Refits(self._transactions)
         # By SPI: a state that has a mark is not found without it (xfrm_state.c, __xfrm_state_lookup).
         self._marks: dict[int, Mark] = {}
-        # How many states each had at the last look: a charon that was killed leaves its own, and the next one takes the
-        # same reqid again.
-        self._reqids: Counter[int] = Counter()
+        # How many states each has beside those of CHILD_SAs: a charon that was killed leaves its own, and the next one
+        # takes the same reqid again.
+        self._surplus: Counter[int] = Counter()
         # Reqids of the policies that this kernel did not find.
         self._carried: set[int] = set()
         try:
@@ -119,31 +119,53 @@ class KernelStates:
         except WireError as error:
             raise KernelRefused(f"state {spi:08x} ({error})", errno.EBADMSG) from error
 
-    def paths(self, spis: Iterable[int]) -> tuple[tuple[int, Path], ...]:
+    def paths(self, spis: Iterable[int], own: Collection[IPAddress] = ()) -> tuple[tuple[int, Path], ...]:
         """(SPI, path) of the inbound ESP states among `spis`; this machine is the destination of each.
 
         An SPI that two states have (with different destinations) comes twice, one that no state has does not come. One
         that charon took before a move, for a CHILD_SA that it set up after it, is still taken at the old address.
+
+        Without `own`, `spis` are those of all CHILD_SAs. Those of some are looked for at these addresses of this
+        machine, which takes as long for some of many states as for some of few; and among all where one is not there.
         """
         wanted = frozenset(spis)
         if not wanted:
             return ()
-        found: list[tuple[int, Path]] = []
-        marks: dict[int, Mark] = {}
-        reqids: Counter[int] = Counter()
-        for message in self._requests.request("states", Msg.GETSA, dump_states_request(), Flag.DUMP):
+        requests = [
+            Request("state", Msg.GETSA, SaId(destination=place, spi=spi, mark=self._marks.get(spi)).request())
+            for spi in wanted
+            for place in own
+        ]
+        heads = self._heads(message for answer in self._transactions.transact(requests) for message in answer.messages)
+        if {head.spi for head in heads} != wanted or any(self._surplus[head.reqid] for head in heads):
+            heads = self._look_around(wanted, complete=not own)
+        return tuple((head.spi, _path(head)) for head in heads)
+
+    def _look_around(self, wanted: Collection[int], *, complete: bool) -> list[SaHead]:
+        """Those of these inbound SPIs among all states, and take note of the others."""
+        every = self._heads(self._requests.request("states", Msg.GETSA, dump_states_request(), Flag.DUMP))
+        found = [head for head in every if head.spi in wanted]
+        self._marks = {head.spi: head.mark for head in every if head.mark}
+        counts, named = Counter(head.reqid for head in every), Counter(head.reqid for head in found)
+        if complete:
+            self._surplus.clear()
+        for reqid in counts if complete else named:
+            # There is an outbound one with each inbound one.
+            self._surplus[reqid] = max(counts[reqid] - 2 * named[reqid], 0)
+        return found
+
+    def _heads(self, messages: Iterable[NetlinkMessage]) -> list[SaHead]:
+        """What the kernel says of ESP states, but of larval ones."""
+        heads: list[SaHead] = []
+        for message in messages:
             try:
                 head = SaHead.unpack(message.payload)
             except WireError:
                 self.ignored += 1
                 continue
-            if head.spi in wanted and not head.larval:
-                found.append((head.spi, _path(head)))
-            if head.mark:
-                marks[head.spi] = head.mark
-            reqids[head.reqid] += head.protocol == ESP and not head.larval
-        self._marks, self._reqids = marks, reqids
-        return tuple(found)
+            if head.protocol == ESP and not head.larval:
+                heads.append(head)
+        return heads
 
     def places(self, reqids: Iterable[int]) -> tuple[tuple[int, Ends], ...]:
         """(reqid, outer addresses: of this end, of the other) of the policies, each once.
@@ -315,7 +337,7 @@ class KernelStates:
         # where the directions have interface ids of their own, it moves only that of the policy's direction.
         first = [one for one in left if one[0].direction == Direction.OUT]
         messages, pairs = Counter(reqid for _, reqid in first), Counter(child.reqid for child in children)
-        left_over = any(self._reqids[reqid] > 2 * count for reqid, count in pairs.items())
+        left_over = any(self._surplus[reqid] for reqid in pairs)
         crowded = left_over or any(count > messages[reqid] for reqid, count in pairs.items())
         one_way = new.encap or len({(reqid, policy.policy.if_id) for policy, reqid in every}) > len(reqids)
         if crowded and not one_way:

@@ -279,7 +279,10 @@ class RekeyChild:
 
 @dataclass(frozen=True, slots=True)
 class ListIkeSas:
-    """Ask charon for all its IKE_SAs: what is known may be incomplete."""
+    """Ask charon for IKE_SAs: what is known may be incomplete."""
+
+    unique_ids: tuple[int, ...] = ()
+    """Those of a tunnel; all where none are named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class TimerId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSasListed:
-    """charon listed IKE_SAs: all of them when `complete`, otherwise some that changed.
+    """charon listed IKE_SAs: all of them when `complete`, those that the core `asked` for, or one that has changed.
 
     `at_s` is after both were read: a path that was read before a move began must not be stamped later than its end.
     """
@@ -102,10 +102,17 @@ class IkeSasListed:
     at_s: float
     sas: tuple[IkeSa, ...]
     complete: bool
+    asked: tuple[int, ...] = ()
+    """Unique ids: what is not among `sas` of these, or of all when `complete`, is no more."""
     kernel_paths: tuple[tuple[int, Path], ...] = ()
     """(inbound SPI, path) of the kernel states behind the CHILD_SAs; where charon differs the kernel is right."""
     policy_places: tuple[tuple[int, tuple[IPAddress, IPAddress]], ...] = ()
     """(reqid, outer addresses: of this end, of the other) of the kernel's policies, each once."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the core asked for it; an event of charon's tells of what charon may be in the middle of."""
+        return self.complete or bool(self.asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
