@@ -120,7 +120,7 @@ def test_of_tunnels_that_charon_moves_or_that_it_set_up_in_udp_nothing_is_told()
     mobike = replace(mobike, local=replace(mobike.local, port=4500), remote=replace(mobike.remote, port=4500))
     for sa in (mobike, in_udp(ike_sa(Role.GATEWAY))):
         desk = Desk(Role.GATEWAY)
-        desk.core.settings.learned["home"] = sa is mobike
+        desk.core.settings.learned["home", sa.remote_vips] = sa is mobike
         has(desk, homes(GATEWAY, SECOND))
         desk.listed(sa)
         assert told(desk) == ()

@@ -17,6 +17,7 @@ from tests.support.values import (
     GATEWAY,
     INNER,
     KEY,
+    OTHER_INNER,
     SERVERS,
     SPI_UP,
     A,
@@ -271,6 +272,16 @@ def test_what_was_learned_of_mobike_outlives_new_settings() -> None:
     desk.listed(TERMINALS)
     desk.core.reconfigure(settings(Role.TERMINAL))
     assert unserved(in_udp(nat_local=True), desk.core.settings) is None
+
+
+def test_what_is_learned_of_mobike_is_of_one_terminal_and_not_of_ikev1() -> None:
+    said = Settings(role=Role.GATEWAY)
+    plain, leaving = ike_sa(Role.GATEWAY), replace(ike_sa(Role.GATEWAY), local=Endpoint(GATEWAY, 4500))
+    assert (said.mobike(plain), said.mobike(replace(leaving, remote_vips=(OTHER_INNER,)))) == (False, True)
+    natted = replace(plain, nat_remote=True)
+    assert said.mobike(replace(natted, version=1)) is said.mobike(natted) is False
+    assert said.mobike(replace(natted, remote_vips=(OTHER_INNER,))) is True
+    assert said.mobike(replace(natted, remote_vips=(FIRST_SERVER,))) is None
 
 
 @ROLES

@@ -114,6 +114,15 @@ def test_a_deprecated_address_is_left_for_another_of_its_ip_version_while_it_wor
     assert choose(replace(over6, mobike=True), at(A6, B6, deprecated=(A6,)), (), ()) is None
 
 
+def test_a_deprecated_address_from_which_no_route_leads_to_the_gateway_is_gone() -> None:
+    """As of a router that has lost its own way out over IPv6 (RFC 4861 section 6.2.5)."""
+    over6 = replace(TUNNEL, path=OVER6)
+    there = at(A6, A, deprecated=(A6,))
+    only4 = replace(there, routes=tuple(route for route in there.routes if route.destination.version == 4))
+    assert choose(over6, only4, (), (GATEWAY,)) == (A, GATEWAY)
+    assert choose(over6, replace(there, routes=()), (), (GATEWAY,)) is None
+
+
 def test_what_comes_late_to_a_deprecated_address_is_looked_for() -> None:
     desk = negotiated(Role.TERMINAL)
     effects = desk.step(RepositoryChanged(at_s=desk.now_s, repository=at(A, B, deprecated=(A,))))

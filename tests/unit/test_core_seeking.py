@@ -230,7 +230,7 @@ def test_tunnels_that_may_not_move_and_gateways_refuse_the_message_and_count_it(
     pending, gateway, udp = Desk(Role.TERMINAL), Desk(Role.GATEWAY), Desk(Role.TERMINAL)
     there = ike_sa(Role.TERMINAL), ike_sa(Role.GATEWAY), in_udp(ike_sa(Role.TERMINAL))
     for desk, sa in zip((pending, gateway, udp), there, strict=True):
-        desk.core.settings.learned["home"] = False
+        desk.core.settings.learned["home", sa.remote_vips] = False
         desk.roam(A)
         desk.listed(sa)
         if desk is not pending:

@@ -79,6 +79,11 @@ async def _run(config: Config, config_file: Path, adapters: Adapters) -> int:
     return 0
 
 
+def _boot_s() -> float:
+    """Seconds since this machine began, those in which it slept too: what was when is shown, and stored."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Daemon:
     """One running daemon. Whatever it opens is closed by `cleanup`, in the opposite order."""
 
@@ -91,7 +96,7 @@ class Daemon:
         adapters: Adapters,
     ) -> None:
         self._config, self._config_file, self._loop, self._adapters = config, config_file, loop, adapters
-        self._clock: Callable[[], float] = time.monotonic
+        self._clock: Callable[[], float] = _boot_s
         self._notifier = Notifier.from_environment()
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup

@@ -21,7 +21,8 @@ def choose(
 ) -> tuple[IPAddress, IPAddress] | None:
     """(source, address of the gateway) to move to; None where the tunnel stays. `inner` are no outer addresses."""
     present = tunnel.path.remote.address
-    fades = any(each.deprecated and each.address == tunnel.here for each in repository.addresses)
+    fading = {each.interface for each in repository.addresses if each.deprecated and each.address == tunnel.here}
+    fades = any(route.interface in fading and present in route.destination for route in repository.routes)
     for remote in (present,) if tunnel.native or tunnel.mobike else dict.fromkeys((present, *gateways)):
         ways = candidates(repository, remote, inner)
         if tunnel.mobike:

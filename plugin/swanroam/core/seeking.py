@@ -6,8 +6,8 @@ HELLO-ACK or GATEWAY-MOVED. No other address is ever tried.
 Silence is what an UPDATE finds that nobody acknowledges, so it costs nothing where all is well: after ATTEMPTS of them
 the tunnel goes to the next address, and is told there as after any move. The gateway follows the packet to where it
 came. When all have been tried it goes back to the first, where the UPDATEs end as they do without other addresses: in
-UDP, and then charon builds the tunnel anew. Of a terminal that stands still nothing here notices that the gateway is
-silent; charon does by dead peer detection.
+UDP, and then charon builds the tunnel anew. That a gateway is silent for a terminal that stands still core/lookout.py
+notices.
 
 GATEWAY-MOVED moves the tunnel in the same way, where its present address is not among those told: to the first that can
 be reached, and, where nobody acknowledges it there, on to others and back.

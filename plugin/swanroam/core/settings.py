@@ -47,8 +47,8 @@ class Settings:
     role: Role
     tunnels: Mapping[str, TunnelSettings] = field(default_factory=dict)
     """By connection name; "*" stands for all that are not named."""
-    learned: dict[str, bool] = field(default_factory=dict, compare=False)
-    """Whether a connection had MOBIKE when last that could be told."""
+    learned: dict[tuple[str, tuple[IPAddress, ...]], bool] = field(default_factory=dict, compare=False)
+    """Whether a tunnel had MOBIKE when last that could be told: by connection, and on a gateway by inner addresses."""
 
     def of(self, connection: str) -> TunnelSettings:
         """The settings for a connection: by its name, by "*", or the default."""
@@ -56,7 +56,10 @@ class Settings:
 
     def mobike(self, sa: IkeSa) -> bool | None:
         """Whether charon moves an IKE_SA itself: as configured, as it tells, or as it was; None where nobody knows."""
+        if sa.version == 1:
+            return False
+        tunnel = sa.name, sa.remote_vips
         if sa.mobike is not None:
-            self.learned[sa.name] = sa.mobike
+            self.learned[tunnel] = sa.mobike
         configured = self.of(sa.name).mobike
-        return configured if configured is not None else self.learned.get(sa.name)
+        return configured if configured is not None else self.learned.get(tunnel)
