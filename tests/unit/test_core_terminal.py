@@ -1,5 +1,7 @@
 """The terminal: when it moves, whom it tells, and when it gives up."""
 
+from dataclasses import replace
+
 import pytest
 
 from swanroam.core import natd
@@ -173,19 +175,46 @@ def test_an_unacknowledged_update_is_repeated_with_growing_intervals_until_charo
     assert ways == [IN_UDP, *2 * (THERE, IN_UDP)]
     assert tuple(delays) == UPDATE_DELAYS_S
     assert desk.tunnel.phase is Phase.ABANDONED
-    assert one(Reestablish, effects) == Reestablish(key=KEY, connection="home", unique_ids=(1,), child="net")
+    assert one(Reestablish, effects) == Reestablish(key=KEY, connection="home", unique_ids=(1,), children=("net",))
     assert timers(effects, TimerKind.REESTABLISH) == [DELAYS_S[0]]
     assert desk.tunnel.last_move is not None
     assert desk.tunnel.last_move.validated is False
 
 
-def abandoned() -> Desk:
-    desk, _ = roamed()
+def give_up(desk: Desk) -> tuple[Effect, ...]:
+    """Nobody answers any UPDATE."""
+    effects: tuple[Effect, ...] = ()
     while desk.tunnel.phase is Phase.UPDATING:
         effects = desk.expired(TimerKind.UPDATE)
         while switches := some(MoveStates, effects):
             effects = desk.moved(switches[0])
+    return effects
+
+
+def abandoned() -> Desk:
+    desk, _ = roamed()
+    give_up(desk)
     return desk
+
+
+@pytest.mark.parametrize(
+    ("states", "built"),
+    [
+        ({"a": "INSTALLED", "b": "INSTALLED"}, ("a", "b")),
+        ({"a": "INSTALLED", "b": "REKEYING", "c": "UPDATING"}, ("a", "b", "c")),
+        ({"a": "INSTALLED", "b": "DELETING"}, ("a", "b")),
+        ({"a": "INSTALLED", "b": "REKEYED", "c": "DELETED"}, ("a",)),
+        ({"a": "REKEYED"}, ("a",)),
+    ],
+)
+def test_charon_is_asked_for_each_child_sa_that_was_there(states: dict[str, str], built: tuple[str, ...]) -> None:
+    desk, _ = roamed()
+    sa = ike_sa(Role.TERMINAL, outer=B, spis=tuple((number, SPI_DOWN + number) for number in range(len(states))))
+    named = zip(sa.children, states.items(), strict=True)
+    first, *others = (replace(each, name=name, state=state) for each, (name, state) in named)
+    successor = replace(first, unique_id=77, spi_in=SPI_DOWN + 77)
+    desk.listed(replace(sa, children=(replace(first, spi_in=SPI_DOWN), *others, successor)))
+    assert one(Reestablish, give_up(desk)).children == built
 
 
 def test_charon_is_asked_again_with_growing_intervals_until_the_tunnel_is_back() -> None:

@@ -349,7 +349,9 @@ class Performer:
         try:
             for unique_id in effect.unique_ids:
                 await self._terminate(unique_id)
-            await self.world.charon.initiate(effect.child, effect.connection)
+            for child in effect.children:
+                # charon has those that follow wait for the first one's IKE_SA (ike_sa_manager.c, checkout_by_config).
+                await self._initiate(child, effect.connection)
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
 
@@ -359,6 +361,12 @@ class Performer:
             await self.world.charon.rekey_child(unique_id)
         except CharonError as error:
             log.warning("%s: rekeying it failed: %s", key, error)
+
+    async def _initiate(self, child: str, connection: str) -> None:
+        try:
+            await self.world.charon.initiate(child, connection)
+        except CharonRefused as error:
+            log.warning("%s", error)  # the other CHILD_SAs may still be built
 
     async def _terminate(self, unique_id: int) -> None:
         try:

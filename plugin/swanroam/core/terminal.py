@@ -13,7 +13,7 @@ from swanroam.core import encapsulation, mobike, natd, seeking, silence, watchin
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.reach import choose
-from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
+from swanroam.core.tunnel import REKEYED, Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     CapabilityChanged,
     DropAddress,
@@ -224,12 +224,13 @@ def on_silence_timer(tunnel: Tunnel) -> Step:
 
 
 def reestablish(tunnel: Tunnel) -> Reestablish:
-    """Have charon build the tunnel anew."""
+    """Have charon build the tunnel anew, with all of its CHILD_SAs; of those rekeyed the successor has the name."""
+    in_use = [child for child in tunnel.children if child.state not in REKEYED] or tunnel.children
     return Reestablish(
         key=tunnel.key,
         connection=tunnel.key.name,
         unique_ids=tuple(sa.unique_id for sa in tunnel.sas),
-        child=tunnel.children[0].name if tunnel.children else "",
+        children=tuple(dict.fromkeys(child.name for child in in_use)),
     )
 
 

@@ -23,6 +23,7 @@ from swanroam.model.tunnel import Capability, ChildSa, IkeSa, Mode, Nat, Role, T
 __all__ = [
     "CARRYING",
     "LINGERING",
+    "REKEYED",
     "TRANSITIONS",
     "Counted",
     "LastMove",
@@ -79,6 +80,9 @@ CARRYING: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DE
 
 LINGERING: Final = frozenset({"REKEYED", "DELETING", "DELETED"})
 """Of these, those of a CHILD_SA that is on its way out."""
+
+REKEYED: Final = frozenset({"REKEYED", "DELETED"})
+"""Of these, those of a CHILD_SA that was rekeyed: one that is closed is DELETING, and then gone."""
 
 PASSED_MOST: Final = 8
 """Moves after which charon is not believed to be on its way any more."""

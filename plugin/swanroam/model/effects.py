@@ -244,7 +244,9 @@ class Reestablish:
     key: TunnelKey
     connection: str
     unique_ids: tuple[int, ...]
-    child: str
+    """IKE_SAs that are to be ended first."""
+    children: tuple[str, ...]
+    """Names of the CHILD_SAs that it had, each once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
