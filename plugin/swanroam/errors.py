@@ -84,6 +84,11 @@ class CharonRefused(CharonError):
         super().__init__(f"charon refused {command}: {reason}")
         self.command, self.reason = command, reason
 
+    @property
+    def unknown(self) -> bool:
+        """Whether that is because its configuration has nothing of the name (vici_control.c, initiate)."""
+        return self.reason.endswith("not found")
+
 
 class ControlError(SwanroamError):
     """The control socket cannot be made, or the daemon behind it cannot be asked."""

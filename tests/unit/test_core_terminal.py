@@ -22,7 +22,7 @@ from swanroam.model.effects import (
     Trigger,
     Watch,
 )
-from swanroam.model.events import IkeSaEnded, Reason, TimerId, TimerKind
+from swanroam.model.events import ConnectionUnknown, IkeSaEnded, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import Endpoint, Path
 from swanroam.model.tunnel import Capability, Nat, Role
@@ -251,6 +251,15 @@ def test_a_rekeyed_ike_sa_is_no_tunnel_built_anew() -> None:
 def test_charon_is_not_asked_again_for_what_was_switched_off() -> None:
     desk = abandoned()
     desk.core.reconfigure(settings(Role.TERMINAL, Agreement.OFF))
+    assert desk.expired(TimerKind.REESTABLISH) == ()
+
+
+def test_charon_is_not_asked_again_for_what_it_does_not_know_any_more() -> None:
+    desk = abandoned()
+    assert desk.step(ConnectionUnknown(at_s=desk.now_s, connection="other")) == ()
+    assert one(Reestablish, desk.expired(TimerKind.REESTABLISH))
+    effects = desk.step(ConnectionUnknown(at_s=desk.now_s, connection="home"))
+    assert effects == (StopTimer(TimerId(KEY, TimerKind.REESTABLISH)),)
     assert desk.expired(TimerKind.REESTABLISH) == ()
 
 

@@ -38,6 +38,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import (
     CharonLost,
+    ConnectionUnknown,
     Event,
     MoveFinished,
     MoveRefused,
@@ -56,7 +57,7 @@ from swanroam.wire.esppacket import EspPacket
 from tests.fakes.commands import FakeCommands
 from tests.fakes.machine import Machine
 from tests.fakes.vici_contract import until
-from tests.support.values import FIRST_SERVER, GATEWAY, INNER, KEY, SPI_UP, A, B, child, path, settings
+from tests.support.values import FIRST_SERVER, GATEWAY, INNER, KEY, SPI_UP, A, B, child, ike_sa, path, settings
 
 CHILDREN = (child(Role.GATEWAY),)
 OLD, NEW = path(Role.GATEWAY, A), path(Role.GATEWAY, B)
@@ -66,7 +67,14 @@ SEND = SendMessage(key=KEY, source=FIRST_SERVER, destination=INNER, message=Path
 DUMMY = SendDummy(key=KEY, source=INNER, destination=FIRST_SERVER)
 WATCH = Watch(key=KEY, inner=(INNER,), spis=(SPI_UP,))
 REBUILD = Reestablish(key=KEY, connection="home", unique_ids=(3, 4), children=("net", "voice"))
-BUILT = [("terminate", 3, True), ("terminate", 4, True), ("initiate", "net", "home"), ("initiate", "voice", "home")]
+LISTED = ("list-sas", None)
+BUILT = [
+    LISTED,
+    ("terminate", 3, True),
+    ("terminate", 4, True),
+    ("initiate", "net", "home"),
+    ("initiate", "voice", "home"),
+]
 PACKET = EspPacket(B, GATEWAY, SPI_UP, 7, b"\xc0\0\0\1\0\0\0\7")
 HELLO = TimerId(KEY, TimerKind.HELLO)
 SETTLE = TimerId(KEY, TimerKind.SETTLE)
@@ -462,6 +470,51 @@ def test_a_child_sa_that_charon_refuses_to_initiate_is_logged_and_the_others_are
         await desk.finished()
         assert "charon refused initiate: CHILD_SA config 'net' not found" in caplog.text
         assert desk.charon.commands == BUILT
+        assert desk.events == []
+
+    working(story)
+
+
+def test_of_a_connection_that_was_unloaded_the_core_is_told() -> None:
+    async def story(desk: Desk) -> None:
+        unknown = (CharonRefused("initiate", f"CHILD_SA config '{name}' not found") for name in REBUILD.children)
+        desk.charon.fail("initiate", *unknown)
+        desk.performer.perform((REBUILD,))
+        await desk.finished()
+        assert [event.connection for event in desk.events if isinstance(event, ConnectionUnknown)] == ["home"]
+
+    working(story)
+
+
+def test_what_charon_refuses_for_another_reason_is_no_unloaded_connection() -> None:
+    async def story(desk: Desk) -> None:
+        failed = [CharonRefused("initiate", f"establishing CHILD_SA '{name}' failed") for name in REBUILD.children]
+        desk.charon.fail("initiate", *failed)
+        desk.performer.perform((REBUILD,))
+        await desk.finished()
+        assert desk.events == []
+
+    working(story)
+
+
+@pytest.mark.parametrize("state", ["CREATED", "CONNECTING"])
+def test_what_charon_is_building_already_is_not_built_once_more(state: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.charon.sas[5] = ike_sa(Role.TERMINAL, unique_id=5, state=state, spis=())
+        desk.performer.perform((REBUILD,))
+        await desk.finished()
+        assert desk.charon.commands == BUILT[:3]
+
+    working(story)
+
+
+def test_that_charon_builds_another_connection_is_no_reason_not_to_build_this_one() -> None:
+    async def story(desk: Desk) -> None:
+        desk.charon.sas[5] = ike_sa(Role.TERMINAL, unique_id=5, name="other", state="CONNECTING", spis=())
+        desk.charon.sas[6] = ike_sa(Role.TERMINAL, unique_id=6)
+        desk.performer.perform((REBUILD,))
+        await desk.finished()
+        assert desk.charon.commands == BUILT
 
     working(story)
 
@@ -533,7 +586,7 @@ def test_before_the_end_tunnels_are_built_anew_within_a_time() -> None:
         await desk.performer.rebuild((), 0.0)
         desk.charon.answering.clear()
         await desk.performer.rebuild((REBUILD,), 0.01)
-        assert desk.charon.commands == [*BUILT, BUILT[0]], "charon answered too late"
+        assert desk.charon.commands == [*BUILT, LISTED], "charon answered too late"
 
     working(story)
 

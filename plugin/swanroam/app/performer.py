@@ -48,6 +48,7 @@ from swanroam.model.effects import (
     Watch,
 )
 from swanroam.model.events import (
+    ConnectionUnknown,
     Event,
     MoveFinished,
     MoveRefused,
@@ -345,15 +346,31 @@ class Performer:
         self.dispatch(TimerExpired(at_s=self.world.clock(), timer=timer))
 
     async def _reestablish(self, effect: Reestablish) -> None:
-        log.warning("%s: asking charon to build %s anew", effect.key, effect.connection)
         try:
+            begun = any(sa.connecting and sa.name == effect.connection for sa in await self.world.charon.list_sas())
             for unique_id in effect.unique_ids:
                 await self._terminate(unique_id)
-            for child in effect.children:
-                # charon has those that follow wait for the first one's IKE_SA (ike_sa_manager.c, checkout_by_config).
-                await self._initiate(child, effect.connection)
+            if begun:
+                log.info("%s: charon is building %s by now", effect.key, effect.connection)
+                return
+            log.warning("%s: asking charon to build %s anew", effect.key, effect.connection)
+            # charon has those that follow wait for the first one's IKE_SA (ike_sa_manager.c, checkout_by_config).
+            known = [await self._initiate(child, effect.connection) for child in effect.children]
         except CharonError as error:
             log.warning("%s: building it anew failed: %s", effect.key, error)
+            return
+        if not any(known):
+            log.warning("%s: charon does not know %s any more: not asked again", effect.key, effect.connection)
+            self.dispatch(ConnectionUnknown(at_s=self.world.clock(), connection=effect.connection))
+
+    async def _initiate(self, child: str, connection: str) -> bool:
+        """Whether charon knows the CHILD_SA; one that it refuses does not keep the others from being built."""
+        try:
+            await self.world.charon.initiate(child, connection)
+        except CharonRefused as error:
+            log.warning("%s", error)
+            return not error.unknown
+        return True
 
     async def _rekey(self, key: TunnelKey, unique_id: int) -> None:
         log.warning("%s: the kernel's state of CHILD_SA %d is gone: asking charon to rekey it", key, unique_id)
@@ -361,12 +378,6 @@ class Performer:
             await self.world.charon.rekey_child(unique_id)
         except CharonError as error:
             log.warning("%s: rekeying it failed: %s", key, error)
-
-    async def _initiate(self, child: str, connection: str) -> None:
-        try:
-            await self.world.charon.initiate(child, connection)
-        except CharonRefused as error:
-            log.warning("%s", error)  # the other CHILD_SAs may still be built
 
     async def _terminate(self, unique_id: int) -> None:
         try:

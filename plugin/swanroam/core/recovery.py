@@ -1,4 +1,9 @@
-"""Tunnels that nobody answered on: charon is asked to build them anew, again and again until they are there."""
+"""Tunnels that nobody answered on: charon is asked to build them anew, again and again until they are there.
+
+However long the network is away, the tunnel comes back with it. An operator ends that by unloading the connection, or
+by switching it off here. `swanctl --terminate` cannot: charon tells nothing of an IKE_SA that ends before it was
+established (ike_sa.c, delete_), and there may be none between two attempts.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,7 +47,7 @@ class Recovery:
         return (asked, StartTimer(timer=timer, delay_s=delay_s))
 
     def end(self, connection: str) -> tuple[Effect, ...]:
-        """The connection has a tunnel again, whatever its inner addresses are."""
+        """The connection has a tunnel again, whatever its inner addresses are, or is not to have one any more."""
         done = [key for key in self._wanted if key.name == connection]
         for key in done:
             del self._wanted[key]

@@ -49,6 +49,7 @@ from swanroam.model.effects import (
 )
 from swanroam.model.events import (
     CharonLost,
+    ConnectionUnknown,
     Event,
     IkeSaEnded,
     IkeSasListed,
@@ -141,6 +142,8 @@ class Core:
                 return self._on_ended(event)
             case CharonLost():
                 return ()
+            case ConnectionUnknown(connection=connection):
+                return self._recovery.end(connection)
             case RepositoryChanged():
                 self.repository = event.repository
                 self._refused.clear()

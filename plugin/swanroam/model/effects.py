@@ -239,7 +239,10 @@ class StopTimer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reestablish:
-    """Have charon build the tunnel anew: nobody answers on it, or it cannot go on as it is."""
+    """Have charon build the tunnel anew, unless it is at it: nobody answers, or it cannot go on as it is.
+
+    ConnectionUnknown answers where charon does not know the connection any more.
+    """
 
     key: TunnelKey
     connection: str

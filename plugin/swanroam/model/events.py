@@ -9,6 +9,7 @@ from swanroam.model.tunnel import IkeSa, TunnelKey
 
 __all__ = [
     "CharonLost",
+    "ConnectionUnknown",
     "Event",
     "IkeSaEnded",
     "IkeSasListed",
@@ -128,6 +129,14 @@ class CharonLost:
     """The vici connection ended: nothing is known of charon until it has listed its IKE_SAs again."""
 
     at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionUnknown:
+    """charon has no connection of this name to build a tunnel of: it was unloaded."""
+
+    at_s: float
+    connection: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +274,7 @@ Event = (
     IkeSasListed
     | IkeSaEnded
     | CharonLost
+    | ConnectionUnknown
     | RepositoryChanged
     | PacketHeld
     | PacketVerified

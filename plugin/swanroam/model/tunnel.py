@@ -130,6 +130,11 @@ class IkeSa:
         return self.state in ("ESTABLISHED", "REKEYING")
 
     @property
+    def connecting(self) -> bool:
+        """Whether charon is still setting it up."""
+        return self.state in ("CREATED", "CONNECTING")
+
+    @property
     def mobike(self) -> bool | None:
         """Whether charon moves this IKE_SA itself (RFC 4555); None when that cannot be told.
 
