@@ -317,9 +317,19 @@ def test_a_mapping_that_charon_does_not_know_of_is_kept_alive_by_a_dummy() -> No
     effects = desk.expired(TimerKind.KEEPALIVE)
     assert one(SendDummy, effects) == SendDummy(key=KEY, source=INNER, destination=FIRST_SERVER)
     assert timers(effects, TimerKind.KEEPALIVE) == [KEEPALIVE_S]
-    plain = negotiated(Role.TERMINAL)
-    plain.moved(one(MoveStates, plain.roam(B)))
-    assert plain.expired(TimerKind.KEEPALIVE) == ()
+    desk.later(KEEPALIVE_S)
+    assert some(SendDummy, desk.expired(TimerKind.KEEPALIVE))
+
+
+def test_a_mapping_that_charon_does_not_know_of_is_kept_alive_after_a_restart_of_the_daemon_too() -> None:
+    before = switched()
+    before.message(from_gateway(SEEN, SEEN))
+    desk = Desk(Role.TERMINAL)
+    desk.core.remember([(replace(before.tunnel, nat=Nat.UNKNOWN, phase=Phase.STEADY), frozenset({SPI_DOWN}))])
+    desk.later(KEEPALIVE_S)
+    effects = desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: UDP_AT_B})
+    assert timers(effects, TimerKind.KEEPALIVE) == [KEEPALIVE_S]
+    assert some(SendDummy, desk.expired(TimerKind.KEEPALIVE))
 
 
 # Tunnels that were set up in UDP: charon and kernel go on with the address that they had

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from swanroam.core.distrust import FIRST_S
+from swanroam.core.terminal import REMIND_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import Reestablish
 from swanroam.model.events import Reason
@@ -81,6 +82,21 @@ def test_a_lost_update_is_sent_again() -> None:
     world.run(0.1)
     world.loss = 0.0
     assert world.until(world.agreed, 1.0) < 0.2
+
+
+def test_an_idle_terminal_whose_challenges_were_all_lost_is_followed_again_before_it_says_anything() -> None:
+    world = began()
+    world.roam(B)
+    world.until(lambda: world.gateway.tunnel.phase is Phase.VALIDATING, 1.0)
+    world.loss = 1.0  # for all but the acknowledgement, which is on its way
+    world.run(3.5)
+    world.loss = 0.0
+    assert world.terminal.tunnel.phase is Phase.STEADY
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+    assert world.until(world.agreed, 4.0) <= REMIND_S - 3.5 + RTT_S + TOLERANCE_S
+    world.run(10.0)
+    assert world.agreed()
+    assert world.builds == 1
 
 
 def with_two_homes() -> World:

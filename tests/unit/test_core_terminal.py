@@ -7,7 +7,7 @@ import pytest
 from swanroam.core import natd
 from swanroam.core.recovery import DELAYS_S
 from swanroam.core.settings import Agreement
-from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, LATE_S, PLAIN_ATTEMPTS, UPDATE_DELAYS_S
+from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, LATE_S, PLAIN_ATTEMPTS, REMIND_S, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import (
     Effect,
@@ -322,6 +322,17 @@ def test_where_nobody_acknowledges_a_dummy_is_sent_a_few_times() -> None:
     assert desk.tunnel.phase is Phase.STEADY
     assert desk.tunnel.last_move is not None
     assert desk.tunnel.last_move.validated is None
+
+
+def test_soon_after_a_move_an_idle_terminal_says_once_more_that_it_is_there() -> None:
+    desk, effects = roamed()
+    assert timers(effects, TimerKind.KEEPALIVE) == [REMIND_S]
+    ack(desk, 1)
+    desk.later(REMIND_S)
+    effects = desk.expired(TimerKind.KEEPALIVE)
+    assert one(SendDummy, effects) == SendDummy(key=KEY, source=INNER, destination=FIRST_SERVER)
+    desk.later(*timers(effects, TimerKind.KEEPALIVE))
+    assert desk.expired(TimerKind.KEEPALIVE) == ()
 
 
 def test_a_challenge_is_answered_with_its_nonce() -> None:

@@ -340,6 +340,7 @@ class Core:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
             effects += self._greet(tunnel)
+            effects += (terminal.keep_alive(tunnel),) if tunnel.role is Role.TERMINAL else ()
             configured = self.settings.of(key.name).gateways
             effects += lookout.begin(tunnel, configured)
             effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
@@ -652,7 +653,7 @@ class Core:
                 terminal_role = self.settings.role is Role.TERMINAL
                 return self._apply(terminal.inform(tunnel) if terminal_role else gateway.inform_charon(tunnel))
             case TimerKind.KEEPALIVE:
-                return self._apply(terminal.on_keepalive_timer(tunnel, self._port))
+                return self._apply(terminal.on_keepalive_timer(tunnel, event.at_s, self._port))
             case TimerKind.MISSING:
                 return self._missing.look(tunnel)
             case TimerKind.SILENCE:

@@ -40,10 +40,12 @@ __all__ = [
     "KEEPALIVE_S",
     "LATE_S",
     "PLAIN_ATTEMPTS",
+    "REMIND_S",
     "SETTLE_S",
     "UPDATE_DELAYS_S",
     "consider",
     "inform",
+    "keep_alive",
     "on_ack",
     "on_challenge",
     "on_goodbye",
@@ -74,6 +76,10 @@ LATE_S: Final = 2.0
 """How long a working address that was left is looked at: a gateway that misses three UPDATEs sends there so long."""
 KEEPALIVE_S: Final = 20.0
 """As charon's default: many NATs forget after 30 s."""
+REMIND_S: Final = 6.0
+"""How long after a move an idle tunnel, too, sends a dummy. A gateway that acknowledged, and whose challenges were lost
+all the same, returned after 3 s and takes no packet from there for 2 s (core/gateway.py, core/distrust.py)."""
+
 Step = tuple[Tunnel, tuple[Effect, ...]]
 
 
@@ -146,22 +152,29 @@ def on_move_finished(tunnel: Tunnel, event: MoveFinished, flight: Flight, port: 
         *listening,
         *mobike.hold(tunnel),
         TunnelMoved(key=tunnel.key, old=event.old, new=event.new, trigger=flight.trigger, duration_s=event.duration_s),
-        StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
+        StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=REMIND_S),
         Persist(tunnel.key),
     )
 
 
-def on_keepalive_timer(tunnel: Tunnel, port: int) -> Step:
-    """Charon keeps the mappings of NATs alive that it knows of (RFC 3948 section 4); a dummy does for the others."""
+def on_keepalive_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
+    """Charon keeps the mappings of NATs alive that it knows of (RFC 3948 section 4); a dummy does for the others.
+
+    So it does where ESP is in UDP though no NAT was found: something lets nothing else through there. Soon after a move
+    there is one anyway: it is the update of a gateway that had to return.
+    """
     addresses = message_addresses(tunnel, port)
-    unknown = tunnel.path.encap and not tunnel.sas[0].nat_local and (tunnel.actual is not None or tunnel.nat.found)
-    if not unknown or addresses is None:
+    unknown = not tunnel.sas[0].nat_local and (tunnel.carries_ike or tunnel.actual is not None)
+    moved = tunnel.last_move is not None and at_s - tunnel.last_move.at_s < KEEPALIVE_S
+    if not (unknown or moved) or addresses is None:
         return tunnel, ()
     source, destination = addresses
-    return tunnel, (
-        SendDummy(key=tunnel.key, source=source, destination=destination),
-        StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S),
-    )
+    return tunnel, (SendDummy(key=tunnel.key, source=source, destination=destination), keep_alive(tunnel))
+
+
+def keep_alive(tunnel: Tunnel) -> StartTimer:
+    """When it is next to be seen whether a NAT needs a dummy."""
+    return StartTimer(timer=TimerId(tunnel.key, TimerKind.KEEPALIVE), delay_s=KEEPALIVE_S)
 
 
 def on_move_refused(tunnel: Tunnel, event: MoveRefused, flight: Flight, port: int) -> Step:
