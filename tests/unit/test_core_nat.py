@@ -321,6 +321,20 @@ def test_a_mapping_that_charon_does_not_know_of_is_kept_alive_by_a_dummy() -> No
     assert some(SendDummy, desk.expired(TimerKind.KEEPALIVE))
 
 
+def test_a_daemon_that_was_killed_before_the_gateway_acknowledged_goes_on_in_udp_when_it_is_back() -> None:
+    before = negotiated(Role.TERMINAL)
+    before.moved(one(MoveStates, before.roam(B)))
+    desk = Desk(Role.TERMINAL)
+    desk.later(1.0)
+    desk.roam(B)
+    desk.core.remember([(replace(before.tunnel, phase=Phase.STEADY), frozenset({SPI_DOWN}))])
+    effects = desk.listed(ike_sa(Role.TERMINAL), at={SPI_DOWN: path(Role.TERMINAL, B)})
+    assert [type(message) for message in messages(effects)] == [Hello, Update]
+    for _ in range(PLAIN_ATTEMPTS - 1):
+        assert some(MoveStates, desk.expired(TimerKind.UPDATE)) == []
+    assert one(MoveStates, desk.expired(TimerKind.UPDATE)).new == UDP_AT_B
+
+
 def test_a_mapping_that_charon_does_not_know_of_is_kept_alive_after_a_restart_of_the_daemon_too() -> None:
     before = switched()
     before.message(from_gateway(SEEN, SEEN))

@@ -1,6 +1,7 @@
 """Listings, ends, reauthentication, the store, and settings: what charon and the operator say."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from swanroam.model.effects import (
     Watch,
 )
 from swanroam.model.events import CharonLost, IkeSaEnded, Reason, TimerId, TimerKind
-from swanroam.model.messages import Hello
+from swanroam.model.messages import Feature, Hello, HelloAck, Update
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, ChildSa, Mode, Nat, Role, TunnelKey
 from tests.support.values import (
@@ -391,7 +392,7 @@ def remembered(role: Role, capability: Capability = Capability.NEGOTIATED) -> Tu
         moves=5,
         update_sequence=5,
         last_move=LastMove(
-            at_s=900.0, old=nowhere, new=path(role, A), trigger=Trigger.PACKET, duration_s=0.01, validated=True
+            at_s=900.0, old=nowhere, new=path(role, B), trigger=Trigger.PACKET, duration_s=0.01, validated=True
         ),
         rejected={Reason.REPLAYED: 1},
     )
@@ -411,6 +412,33 @@ def test_a_restarted_daemon_knows_the_tunnel_by_an_spi_and_what_was_agreed(role:
     # The terminal says so again, as the gateway may have been restarted too; the gateway has no need to.
     assert len(messages(effects)) == (role is Role.TERMINAL)
     assert some(Forget, effects) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ({"validated": True, "new": path(Role.TERMINAL, B)}, False),
+        ({"validated": None, "new": path(Role.TERMINAL, B)}, True),
+        ({"validated": False, "new": path(Role.TERMINAL, B)}, True),
+        ({"validated": True, "new": path(Role.TERMINAL, A)}, True),
+        (None, True),
+    ],
+    ids=["acknowledged", "not acknowledged", "given up", "not stored", "the first one, not stored"],
+)
+def test_a_restarted_terminal_goes_on_telling_of_a_move_that_nobody_acknowledged(
+    last: dict[str, Any] | None, told: bool
+) -> None:
+    desk, before = Desk(Role.TERMINAL), remembered(Role.TERMINAL)
+    assert before.last_move is not None
+    before = replace(before, last_move=None if last is None else replace(before.last_move, **last))
+    desk.core.remember([(before, frozenset({SPI_DOWN}))])
+    effects = desk.listed(ike_sa(Role.TERMINAL), at={SPI_DOWN: path(Role.TERMINAL, B)})
+    hello, *updates = messages(effects)
+    assert isinstance(hello, Hello)
+    assert [message.sequence for message in updates if isinstance(message, Update)] == [6] * told
+    answered = desk.message(HelloAck(nonce=hello.nonce, features=Feature.UPDATE))
+    assert StopTimer(TimerId(KEY, TimerKind.HELLO)) in answered
+    assert desk.tunnel.phase is (Phase.UPDATING if told else Phase.STEADY)
 
 
 @ROLES

@@ -339,13 +339,22 @@ class Core:
         if newly:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
-            effects += self._greet(tunnel)
-            effects += (terminal.keep_alive(tunnel),) if tunnel.role is Role.TERMINAL else ()
-            configured = self.settings.of(key.name).gateways
-            effects += lookout.begin(tunnel, configured)
-            effects += self._apply(addresses.resume(tunnel, self._own, configured, event.at_s, self._port))
-            effects += self._apply(gateway.challenge_again(self.table.get(key) or tunnel, self._nonce(), self._port))
+            effects += self._go_on(tunnel, event.at_s)
         effects += self._consider(key)
+        return tuple(effects)
+
+    def _go_on(self, tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
+        """Take up what the last daemon was about with a tunnel of the store."""
+        key, configured = tunnel.key, self.settings.of(tunnel.key.name).gateways
+        effects = [*self._greet(tunnel), *lookout.begin(tunnel, configured)]
+        if self.settings.role is Role.TERMINAL:
+            effects += (
+                terminal.keep_alive(tunnel),
+                *self._apply(terminal.tell_again(self.table.get(key) or tunnel, self._port)),
+            )
+        else:
+            effects += self._apply(addresses.resume(tunnel, self._own, configured, at_s, self._port))
+            effects += self._apply(gateway.challenge_again(self.table.get(key) or tunnel, self._nonce(), self._port))
         return tuple(effects)
 
     def _led(self, tunnel: Tunnel, before: Path, at_s: float) -> Step:

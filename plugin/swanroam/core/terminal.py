@@ -12,6 +12,7 @@ from typing import Final
 from swanroam.core import encapsulation, mobike, natd, seeking, silence, watching
 from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
+from swanroam.core.listed import followed
 from swanroam.core.reach import choose
 from swanroam.core.tunnel import REKEYED, Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
@@ -32,7 +33,7 @@ from swanroam.model.effects import (
 from swanroam.model.events import MoveFinished, MoveRefused, Reason, TimerId, TimerKind
 from swanroam.model.messages import PathChallenge, PathResponse, Update, UpdateAck
 from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Repository
-from swanroam.model.tunnel import Capability, Nat
+from swanroam.model.tunnel import Capability, Nat, Role
 
 __all__ = [
     "DUMMY_DELAYS_S",
@@ -56,6 +57,7 @@ __all__ = [
     "on_update_timer",
     "reestablish",
     "tell",
+    "tell_again",
 ]
 
 UPDATE_DELAYS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -320,6 +322,19 @@ def tell(tunnel: Tunnel, port: int) -> Step:
     if negotiated:
         send = SendMessage(key=tunnel.key, source=source, destination=destination, message=_update(tunnel))
     return tunnel, (send, timer)
+
+
+def tell_again(tunnel: Tunnel, port: int) -> Step:
+    """After a restart: tell of a move, where the last daemon ended before the gateway had acknowledged it.
+
+    Of one that it did not even store, the kernel tells. What is kept at an address will be moved there anew.
+    """
+    if tunnel.role is not Role.TERMINAL or tunnel.capability is not Capability.NEGOTIATED or tunnel.native:
+        return tunnel, ()
+    last = tunnel.last_move
+    if followed(tunnel) if last is None else last.validated and last.new.addresses == tunnel.path.addresses:
+        return tunnel, ()
+    return tell(replace(advance(tunnel, Signal.MOVED), update_sequence=tunnel.update_sequence + 1), port)
 
 
 def _update(tunnel: Tunnel) -> Update:
