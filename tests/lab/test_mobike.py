@@ -192,3 +192,18 @@ class TestNat:
             rekeys_the_ike_sa(world, end)
         goes_on(world)
         assert all(end.swanroam.tunnel(world.terminal.inner)["mobike"] is True for end in world.ends)
+
+    def test_a_charon_that_does_not_look_for_the_nat_builds_the_tunnel_anew_and_knows_of_it(self, world: World) -> None:
+        """roam_events = no, and nothing that charon could be told: data goes on meanwhile."""
+        terminal = world.terminal
+        world.begin_with_other_charons(TunnelOptions(mobike=True))
+        before = terminal.sa.identity
+        with world.both_ways() as (up, down):
+            move = terminal.move()
+            for stream in (up, down):
+                stream.flows(move.usable_ns)
+            assert terminal.sa.identity == before
+            eventually(lambda: terminal.sa.identity != before, "the tunnel is built anew", deadline_s=60.0)
+            agrees(world, terminal)
+            for stream in (up, down):
+                stream.flows()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.capability import unserved
-from swanroam.core.mobike import APART_S, GRACE_S, LOOK_S, charons
+from swanroam.core.mobike import APART_S, GRACE_S, LOOK_S, UNAWARE_S, charons
 from swanroam.core.settings import Agreement
 from swanroam.core.terminal import UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
@@ -274,6 +274,34 @@ def test_a_charon_that_stays_behind_on_an_unproven_path_is_not_told(role: Role) 
     desk.later(GRACE_S + 1)
     effects = desk.listed(mobike_sa(role), at={spi(role): path(role, B)})
     assert some(InformCharon, effects) == []
+
+
+def behind_a_nat(role: Role) -> Desk:
+    """The other end has proved the path, which goes through a NAT, and charon is where it was."""
+    desk = acknowledged(role)
+    local, remote = (Endpoint(address, NATT_PORT) for address in path(role, B).addresses)
+    there = Path(local, remote, encap=True)
+    desk.core.table.put(replace(desk.tunnel, path=there))
+    return desk
+
+
+def test_a_terminals_charon_that_does_not_find_a_nat_for_long_builds_the_tunnel_anew_and_knows_of_it() -> None:
+    desk = behind_a_nat(Role.TERMINAL)
+    desk.later(GRACE_S)
+    waiting = desk.listed(mobike_sa(Role.TERMINAL), at={SPI_DOWN: desk.tunnel.path})
+    assert (some(InformCharon, waiting), some(Reestablish, waiting)) == ([], [])
+    (delay_s,) = timers(waiting, TimerKind.SETTLE)
+    desk.later(delay_s)
+    effects = desk.listed(mobike_sa(Role.TERMINAL), at={SPI_DOWN: desk.tunnel.path})
+    assert one(Reestablish, effects).unique_ids == (1,)
+    assert timers(effects, TimerKind.REESTABLISH)
+
+
+def test_a_gateways_charon_that_does_not_find_a_nat_is_left_to_the_terminals() -> None:
+    desk = behind_a_nat(Role.GATEWAY)
+    desk.later(UNAWARE_S + 1)
+    effects = desk.listed(mobike_sa(Role.GATEWAY), at={SPI_UP: desk.tunnel.path})
+    assert (some(InformCharon, effects), some(Reestablish, effects)) == ([], [])
 
 
 def test_a_daemon_that_begins_does_not_tell_charon_either() -> None:

@@ -10,7 +10,7 @@ there returns.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from swanroam.core import terminal, watching
+from swanroam.core import watching
 from swanroam.core.inner import message_addresses
 from swanroam.core.listed import followed
 from swanroam.core.tunnel import Phase, Tunnel
@@ -26,7 +26,7 @@ def leave(tunnels: Iterable[Tunnel], port: int) -> tuple[Effect, ...]:
     effects: list[Effect] = []
     for tunnel in tunnels:
         if tunnel.role is Role.TERMINAL and (tunnel.carries_ike or tunnel.actual is not None):
-            effects += (DropAddress(tunnel.key), terminal.reestablish(tunnel))
+            effects += (DropAddress(tunnel.key), watching.reestablish(tunnel))
         elif tunnel.phase is Phase.VALIDATING and tunnel.validated_path:
             back = replace(tunnel, path=tunnel.validated_path)
             effects.append(watching.move(tunnel, back.path, Trigger.REVERT))

@@ -11,7 +11,7 @@ stays away charon negotiates another one, which takes a round trip.
 from dataclasses import dataclass
 from typing import Final
 
-from swanroam.core import terminal
+from swanroam.core import watching
 from swanroam.core.tunnel import LINGERING, Tunnel
 from swanroam.model.effects import Effect, LookForStates, RekeyChild, StartTimer, StopTimer
 from swanroam.model.events import StatesLookedFor, TimerId, TimerKind
@@ -72,7 +72,7 @@ class Missing:
             return self.end(tunnel.key)
         if search.lost == REFUSED:
             ended = self.end(tunnel.key)
-            return (*ended, terminal.reestablish(tunnel)) if tunnel.role is Role.TERMINAL else ended
+            return (*ended, watching.reestablish(tunnel)) if tunnel.role is Role.TERMINAL else ended
         if search.lost != PATIENCE:
             return ()
         lost = (child for child in _sending(tunnel) if child.spi_out in event.lost)

@@ -7,7 +7,8 @@ Who moves what, and when, so that no two movers fight:
                    address goes, the gateway's at the first       trips later; swanroam tells it nothing (no
                    packet, as without MOBIKE                      XFRMA_KMADDRESS)
     both ends,     as above                                       after GRACE_S swanroam tells it, if the other end
-    charon silent                                                 has proved the path and it is not in UDP
+    charon silent                                                 has proved the path; where that is in UDP the
+                                                                  terminal has it build the tunnel anew
     one or none    charon                                         charon; swanroam tells people of the move
 
 charon has the last word. It moves a tunnel only when its address is gone, so swanroam does not move one for a better
@@ -33,13 +34,16 @@ from swanroam.model.events import MoveFinished, TimerId, TimerKind
 from swanroam.model.path import Path
 from swanroam.model.tunnel import IkeSa, Role, TunnelKey
 
-__all__ = ["APART_S", "GRACE_S", "LOOK_S", "brought", "charons", "hold", "listed", "look", "overdue"]
+__all__ = ["APART_S", "GRACE_S", "LOOK_S", "UNAWARE_S", "brought", "charons", "hold", "listed", "look", "overdue"]
 
 GRACE_S: Final = 2.5
 """How long charon is given to follow by itself. It looks for paths 100 ms after its address went, and again 2.5 s after
 that (task_manager.h, ROUTEABILITY_CHECK_INTERVAL). Policies that wait for charon are covered for 3 s."""
 LOOK_S: Final = 0.1
 """How soon charon is asked again that was in the middle of it."""
+UNAWARE_S: Final = 30.0
+"""How long a terminal's charon is given to find a NAT that it cannot be told of; it repeats a message after 4, 7 and
+13 s. Until its next message, which would go to where it was, data goes on."""
 APART_S: Final = 1.0
 """How long states may be elsewhere than charon has them, where swanroam did not bring them there."""
 TOLD_S: Final = 0.5
@@ -93,14 +97,16 @@ def brought(tunnel: Tunnel, event: MoveFinished) -> Step:
 def overdue(tunnel: Tunnel, at_s: float) -> tuple[Effect, ...]:
     """What is to be done about a charon that has not followed: wait, tell it, or nothing where the path is unproven.
 
-    It is not told of a path in UDP: it would lose the ports.
+    It is not told of a path in UDP: it would lose the ports. Built anew, the tunnel is one that it knows of.
     """
     last = tunnel.last_move
-    if last is None or not last.validated or tunnel.path.encap:
+    if last is None or not last.validated or (tunnel.path.encap and tunnel.role is Role.GATEWAY):
         return ()
-    left_s = last.at_s + GRACE_S - at_s
+    left_s = last.at_s + (UNAWARE_S if tunnel.path.encap else GRACE_S) - at_s
     if left_s > 0:
         return (StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=left_s),)
+    if tunnel.path.encap:
+        return (watching.reestablish(tunnel),)
     again = StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=TOLD_S)
     return (*watching.told(tunnel, tunnel.sas[0].path), again)
 

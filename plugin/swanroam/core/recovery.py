@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import terminal
+from swanroam.core import watching
 from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import Effect, Reestablish, StartTimer, StopTimer
 from swanroam.model.events import TimerId, TimerKind
@@ -43,7 +43,7 @@ class Recovery:
             return ()
         self._wanted[timer.key] = (wanted, attempt + 1)
         delay_s = DELAYS_S[min(attempt + 1, len(DELAYS_S) - 1)]
-        asked = terminal.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
+        asked = watching.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
         return (asked, StartTimer(timer=timer, delay_s=delay_s))
 
     def end(self, connection: str) -> tuple[Effect, ...]:

@@ -321,7 +321,7 @@ class Core:
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=again_s))
         if event.wanted and kernel_path and settled and behind:
             effects += () if tunnel.guarded else (watching.watch(tunnel),)
-            effects += self._following.begin(tunnel, behind)
+            effects += (*self._following.begin(tunnel, behind), *self._recovery.begin(behind))
             tunnel = tunnel if tunnel.overlapping else replace(tunnel, astray=None)
         else:
             waited = self._following.listed(tunnel, followed=followed(tunnel))

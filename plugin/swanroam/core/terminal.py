@@ -14,7 +14,7 @@ from swanroam.core.flights import Flight
 from swanroam.core.inner import message_addresses
 from swanroam.core.listed import followed
 from swanroam.core.reach import choose
-from swanroam.core.tunnel import REKEYED, Phase, Signal, Tunnel, advance
+from swanroam.core.tunnel import Phase, Signal, Tunnel, advance
 from swanroam.model.effects import (
     CapabilityChanged,
     DropAddress,
@@ -22,7 +22,6 @@ from swanroam.model.effects import (
     KeepAddress,
     PacketRejected,
     Persist,
-    Reestablish,
     SendDummy,
     SendMessage,
     StartTimer,
@@ -55,7 +54,6 @@ __all__ = [
     "on_move_refused",
     "on_silence_timer",
     "on_update_timer",
-    "reestablish",
     "tell",
     "tell_again",
 ]
@@ -226,7 +224,7 @@ def on_update_timer(tunnel: Tunnel, port: int) -> Step:
         return advance(tunnel, Signal.ASSUMED), ()
     if tunnel.mobike:
         return advance(tunnel.validated(value=False), Signal.ASSUMED), (Persist(tunnel.key),)
-    return advance(tunnel.validated(value=False), Signal.GAVE_UP), (reestablish(tunnel), Persist(tunnel.key))
+    return advance(tunnel.validated(value=False), Signal.GAVE_UP), (watching.reestablish(tunnel), Persist(tunnel.key))
 
 
 def on_silence_timer(tunnel: Tunnel) -> Step:
@@ -235,18 +233,7 @@ def on_silence_timer(tunnel: Tunnel) -> Step:
     if looked is not None:
         return looked
     tunnel = advance(replace(tunnel, listening=None).validated(value=False), Signal.GAVE_UP)
-    return tunnel, (reestablish(tunnel), Persist(tunnel.key))
-
-
-def reestablish(tunnel: Tunnel) -> Reestablish:
-    """Have charon build the tunnel anew, with all of its CHILD_SAs; of those rekeyed the successor has the name."""
-    in_use = [child for child in tunnel.children if child.state not in REKEYED] or tunnel.children
-    return Reestablish(
-        key=tunnel.key,
-        connection=tunnel.key.name,
-        unique_ids=tuple(sa.unique_id for sa in tunnel.sas),
-        children=tuple(dict.fromkeys(child.name for child in in_use)),
-    )
+    return tunnel, (watching.reestablish(tunnel), Persist(tunnel.key))
 
 
 def on_ack(tunnel: Tunnel, ack: UpdateAck) -> Step:
@@ -289,7 +276,7 @@ def on_goodbye(tunnel: Tunnel) -> Step:
     because = "the gateway's daemon ends"
     tunnel = replace(tunnel, capability=Capability.NONE, because=because)
     told = CapabilityChanged(key=tunnel.key, capability=Capability.NONE, detail=because)
-    return tunnel, (watching.watch(tunnel), Persist(tunnel.key), told, reestablish(tunnel))
+    return tunnel, (watching.watch(tunnel), Persist(tunnel.key), told, watching.reestablish(tunnel))
 
 
 def on_challenge(tunnel: Tunnel, challenge: PathChallenge, own: IPAddress, peer: IPAddress) -> Step:

@@ -3,12 +3,22 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from swanroam.core.tunnel import Phase, Tunnel
-from swanroam.model.effects import Effect, HoldInner, InformCharon, ListIkeSas, MoveStates, RemindCharon, Trigger, Watch
+from swanroam.core.tunnel import REKEYED, Phase, Tunnel
+from swanroam.model.effects import (
+    Effect,
+    HoldInner,
+    InformCharon,
+    ListIkeSas,
+    MoveStates,
+    Reestablish,
+    RemindCharon,
+    Trigger,
+    Watch,
+)
 from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
-__all__ = ["astray", "inform", "list_again", "move", "told", "watch", "watch_parting"]
+__all__ = ["astray", "inform", "list_again", "move", "reestablish", "told", "watch", "watch_parting"]
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -88,6 +98,17 @@ def astray(tunnel: Tunnel, places: Iterable[tuple[int, tuple[IPAddress, IPAddres
 def list_again(tunnel: Tunnel) -> ListIkeSas:
     """Have charon list the IKE_SAs of a tunnel."""
     return ListIkeSas(tuple(sa.unique_id for sa in tunnel.sas))
+
+
+def reestablish(tunnel: Tunnel) -> Reestablish:
+    """Have charon build the tunnel anew, with all of its CHILD_SAs; of those rekeyed the successor has the name."""
+    in_use = [child for child in tunnel.children if child.state not in REKEYED] or tunnel.children
+    return Reestablish(
+        key=tunnel.key,
+        connection=tunnel.key.name,
+        unique_ids=tuple(sa.unique_id for sa in tunnel.sas),
+        children=tuple(dict.fromkeys(child.name for child in in_use)),
+    )
 
 
 def move(tunnel: Tunnel, new: Path, trigger: Trigger) -> MoveStates:
