@@ -161,7 +161,8 @@ class Machine(RuleBasedStateMachine):
                     self.check(effect)
                     self.to_move.append(effect)
                 case StartTimer(timer=timer, delay_s=delay_s):
-                    assert delay_s > 0
+                    # charon may be told at once; all others start themselves again.
+                    assert delay_s > 0 or (delay_s == 0 and timer.kind is TimerKind.INFORM)
                     self.timers.add(timer)
                 case StopTimer(timer=timer):
                     self.timers.discard(timer)

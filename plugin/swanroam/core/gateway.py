@@ -194,6 +194,7 @@ def on_response(tunnel: Tunnel, response: PathResponse) -> Step:
     tunnel = replace(tunnel, validated_path=new, nonce=b"", attempt=0, untold=True)
     tunnel = replace(tunnel, distrusted=distrusted, misled=misled)
     return tunnel, (
+        watch(tunnel),
         StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)),
         informing(tunnel),
         StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=SETTLE_S),
