@@ -7,6 +7,7 @@ import pytest
 
 from swanroam.core.capability import HELLO_DELAYS_S, unserved
 from swanroam.core.settings import Agreement, Settings, TunnelSettings
+from swanroam.core.tunnel import Phase
 from swanroam.model.effects import CapabilityChanged, MoveStates, Persist, SendMessage, StopTimer, Watch
 from swanroam.model.events import Reason, TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, HelloAck, Message, Refusal, Refuse, Update
@@ -305,6 +306,46 @@ def test_the_hello_of_a_restarted_gateway_does_not_change_the_terminals_own_coun
     desk.moved(one(MoveStates, desk.roam(B)))
     desk.greeted()
     assert desk.tunnel.update_sequence == 1
+
+
+@ROLES
+def test_an_end_that_is_switched_off_says_so_and_the_other_one_leaves_the_tunnel_alone(role: Role) -> None:
+    (word,) = messages(negotiated(role).core.reconfigure(settings(role, Agreement.OFF)))
+    (other,) = (negotiated(each) for each in Role if each is not role)
+    other.message(word)
+    assert other.tunnel.capability is Capability.NONE
+    other.greeted()
+    assert other.tunnel.capability is Capability.NEGOTIATED, "switched on again"
+
+
+def test_a_terminal_whose_daemon_ends_says_so_and_its_gateway_holds_nothing_until_it_is_back() -> None:
+    terminal, gateway = negotiated(Role.TERMINAL), negotiated(Role.GATEWAY)
+    (word,) = messages(terminal.core.leave())
+    effects = gateway.message(word)
+    assert one(CapabilityChanged, effects).capability is Capability.NONE
+    assert one(Watch, effects).sources == ()
+    gateway.greeted()
+    assert gateway.tunnel.guarded
+
+
+def test_a_terminal_without_an_agreement_ends_without_a_word() -> None:
+    desk = Desk(Role.TERMINAL)
+    desk.listed(ike_sa(Role.TERMINAL))
+    assert desk.core.leave() == ()
+
+
+@pytest.mark.parametrize("when", ["during the move", "before the answer"])
+def test_such_a_word_makes_no_proven_path_of_one_that_is_none_yet(when: str) -> None:
+    desk = negotiated(Role.GATEWAY)
+    (word,) = messages(negotiated(Role.TERMINAL).core.leave())
+    desk.held(B, packet_id=1)
+    move = one(MoveStates, desk.verified(1, 1))
+    for now in ("during the move", "before the answer"):
+        if when == now:
+            desk.message(word)
+        if now == "during the move":
+            desk.moved(move)
+    assert (desk.tunnel.capability, desk.tunnel.phase) == (Capability.NEGOTIATED, Phase.VALIDATING)
 
 
 @ROLES

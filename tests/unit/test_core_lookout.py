@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core.lookout import LOOK_S, PAUSE_S
+from swanroam.core.settings import Settings, TunnelSettings
 from swanroam.core.silence import UNANSWERED
 from swanroam.core.tunnel import Phase
 from swanroam.model.effects import Effect, ListIkeSas, MoveStates, Reestablish
@@ -48,6 +49,14 @@ def test_it_is_looked_out_for_only_where_there_are_other_addresses_to_go_to(
     assert isinstance(hello, Hello)
     answer = HelloAck(nonce=hello.nonce, features=Feature.UPDATE, addresses=told)
     assert timers(desk.message(answer), TimerKind.LOOKOUT) == delays
+
+
+def test_it_is_looked_out_for_when_the_operator_names_another_address() -> None:
+    desk = terminal(GATEWAY)
+    named = TunnelSettings(gateways=(SECOND,))
+    effects = desk.core.reconfigure(Settings(role=Role.TERMINAL, tunnels={"*": named}))
+    assert timers(effects, TimerKind.LOOKOUT) == [LOOK_S]
+    assert desk.core.reconfigure(Settings(role=Role.TERMINAL, tunnels={"*": named})) == ()
 
 
 def test_a_gateway_that_is_heard_or_was_asked_little_is_not_asked() -> None:

@@ -31,7 +31,17 @@ from swanroam.model.effects import (
     Watch,
 )
 from swanroam.model.events import Reason, TimerKind
-from swanroam.model.messages import Feature, Goodbye, Hello, NatD, PathChallenge, PathResponse, Update, UpdateAck
+from swanroam.model.messages import (
+    Feature,
+    Goodbye,
+    Hello,
+    NatD,
+    PathChallenge,
+    PathResponse,
+    Refuse,
+    Update,
+    UpdateAck,
+)
 from swanroam.model.path import Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, IkeSa, Nat, Role
 from tests.support.values import (
@@ -568,7 +578,7 @@ def test_a_terminal_has_charon_build_anew_what_goes_on_only_with_its_daemon() ->
         assert [type(effect) for effect in effects] == [DropAddress, Reestablish]
         assert one(Reestablish, effects).unique_ids == (1,)
     for desk in (plain, at_home):
-        assert desk.core.leave() == ()
+        assert not some(Reestablish, desk.core.leave())
 
 
 def test_a_gateway_says_goodbye_to_the_terminals_whose_ike_it_carries() -> None:
@@ -576,6 +586,13 @@ def test_a_gateway_says_goodbye_to_the_terminals_whose_ike_it_carries() -> None:
     assert messages(carried.core.leave()) == [Goodbye()]
     assert negotiated(Role.GATEWAY).core.leave() == ()
     assert native_gateway().core.leave() == ()
+
+
+def test_a_gateway_that_is_switched_off_says_so_and_goodbye_to_the_terminals_whose_ike_it_carries() -> None:
+    carried, _ = validated()
+    off = settings(Role.GATEWAY, Agreement.OFF)
+    assert messages(carried.core.reconfigure(off)) == [Goodbye()]
+    assert [type(message) for message in messages(negotiated(Role.GATEWAY).core.reconfigure(off))] == [Refuse]
 
 
 def test_at_a_goodbye_the_tunnel_is_built_anew_and_ike_goes_its_own_way() -> None:

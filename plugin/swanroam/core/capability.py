@@ -3,7 +3,8 @@
     terminal -> gateway   HELLO       once the CHILD_SA is up, and after a restart of the terminal's daemon
     gateway -> terminal   HELLO       after a restart of the gateway's daemon, where it does not know
     either answers        HELLO-ACK   or REFUSE with a reason: version, critical feature, policy
-    gateway -> terminal   REFUSE      with no nonce, when it can no longer tell the tunnel from another
+    either                REFUSE      with no nonce, when it takes part no longer: switched off; a gateway that can no
+                                      longer tell the tunnel from another; a terminal whose daemon ends
 
 An unanswered HELLO is repeated with growing intervals, then the tunnel counts as without the capability. The terminal
 is asked anew when its tunnel is built anew. Rekeys keep the agreement, as they keep the peer.
@@ -15,7 +16,7 @@ from typing import Final
 from swanroam.core.inner import message_addresses
 from swanroam.core.seeking import learn
 from swanroam.core.settings import Agreement, Settings
-from swanroam.core.tunnel import Tunnel
+from swanroam.core.tunnel import Phase, Tunnel
 from swanroam.model.effects import CapabilityChanged, Effect, Persist, SendMessage, StartTimer, StopTimer
 from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.messages import Feature, Hello, HelloAck, Refusal, Refuse
@@ -145,17 +146,21 @@ def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
 
 
 def on_refusal(tunnel: Tunnel, refusal: Refuse) -> Step:
-    """The other end refused; the tunnel is left alone. One whose IKE is carried stays as it is until nobody answers."""
-    ends = refusal.nonce == NO_NONCE and tunnel.capability is Capability.NEGOTIATED and not tunnel.carries_ike
+    """The other end refused; the tunnel is left alone. One whose IKE is carried stays as it is until nobody answers.
+
+    So does one on a path that is not proven yet, which is for the challenge to decide.
+    """
+    goes_on = tunnel.carries_ike or tunnel.phase is Phase.VALIDATING
+    ends = refusal.nonce == NO_NONCE and tunnel.capability is Capability.NEGOTIATED and not goes_on
     if refusal.nonce != tunnel.hello_nonce and not ends:
         return tunnel, ()
     return _changed(tunnel, Capability.NONE, f"refused: {refusal.reason.name.lower()}")
 
 
 def withdraw(tunnel: Tunnel, port: int) -> tuple[Effect, ...]:
-    """What tells the terminal that the gateway follows its moves no longer."""
+    """What tells the other end that this one tells of its moves, or follows them, no longer."""
     addresses = message_addresses(tunnel, port)
-    if tunnel.role is not Role.GATEWAY or tunnel.capability is not Capability.NEGOTIATED or addresses is None:
+    if tunnel.capability is not Capability.NEGOTIATED or addresses is None:
         return ()
     source, destination = addresses
     refusal = Refuse(nonce=NO_NONCE, reason=Refusal.POLICY)

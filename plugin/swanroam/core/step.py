@@ -13,7 +13,7 @@ from swanroam.core import addresses, bystanders, capability, gateway, led, looko
 from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
-from swanroam.core.leaving import leave
+from swanroam.core.leaving import farewell, leave
 from swanroam.core.listed import (
     at_home,
     built_anew,
@@ -185,7 +185,10 @@ class Core:
         effects: list[Effect] = []
         for tunnel in self.table:
             before, now = old.of(tunnel.key.name), settings.of(tunnel.key.name)
+            if before.gateways != now.gateways:
+                effects += lookout.begin(tunnel, now.gateways)
             if (before.agreement, before.mobike) != (now.agreement, now.mobike):
+                effects += farewell(tunnel, self._port) if now.agreement is Agreement.OFF else ()
                 effects += self._begin(replace(tunnel, hello_attempt=0, hello_nonce=b""))
         return tuple(map(self._following.held, effects))
 
@@ -294,7 +297,7 @@ class Core:
         if bool(shares) != bool(known.shares):
             # Nothing that was agreed or begun holds for a tunnel that is not told apart; later it is asked anew.
             apart = replace(tunnel, phase=Phase.STEADY, hello_attempt=0, hello_nonce=b"")
-            ended = capability.withdraw(known, self._port) if shares else ()
+            ended = capability.withdraw(known, self._port) if shares and role is Role.GATEWAY else ()
             return (*self._abandon(key), *ended, *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
         busy = key in self._flights or key in self._following
@@ -598,6 +601,8 @@ class Core:
                 return capability.answer_hello(tunnel, hello, own, peer, self.settings, told)
             case HelloAck() as ack:
                 return capability.on_ack(tunnel, ack)
+            case Refuse() if not terminal_role and tunnel.key in self._flights:
+                return tunnel, ()  # the path that it comes to is to be proven first
             case Refuse() as refusal:
                 return capability.on_refusal(tunnel, refusal)
             case UpdateAck() if terminal_role and tunnel.key in self._flights:
