@@ -16,7 +16,9 @@
 
 A link may be behind a NAT (`nats`), whose private addresses terminals have there.
 
-A terminal has one outer address at a time, on one of its two links, and its default route there. A move takes it away
+There is a third link, eth0, 198.18.3.11, where a topology says so.
+
+A terminal has one outer address at a time, on one of its links, and its default route there. A move takes it away
 and gives it the address on the other link. Every host has an agent (`agent/`), which sends and receives streams and
 captures packets; charon runs on terminals and gateway, swanroam where a story starts it.
 """

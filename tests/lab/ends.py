@@ -47,7 +47,7 @@ class End(Host):
 
 
 class Terminal(End):
-    """A host that roams between its two links."""
+    """A host that roams between its links."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Terminal(End):
     ) -> None:
         super().__init__(f"terminal{number}", namespace, folder)
         self.number = number
-        self._accesses, self._nats = accesses, nats
+        self.accesses, self._nats = accesses, nats
         self.access: Access = accesses[0]
         self.address = self.access.address(number)
         self.inner = ""
@@ -96,9 +96,14 @@ class Terminal(End):
         return self.nat.public if self.nat else self.outer
 
     @property
+    def others(self) -> list[Access]:
+        """The access networks that it is not in."""
+        return [access for access in self.accesses if access is not self.access]
+
+    @property
     def other(self) -> Access:
-        """The access network that it is not in."""
-        return self._accesses[1 - self._accesses.index(self.access)]
+        """The access network that it is not in, or the first of them."""
+        return self.others[0]
 
     @property
     def aliases(self) -> list[str]:
@@ -169,10 +174,26 @@ class Terminal(End):
             self.links.default_route(access.link, access.router, metric),
         ]
 
+    def gain(self, access: Access, metric: int) -> Move:
+        """A better link comes, with an address and a route of this metric, while all goes on working."""
+        old = self.outer
+        requests = self.arriving(access, metric)
+        self._use(access)
+        return replace(self._change(requests), old=old)
+
+    def fall_back(self, access: Access) -> Move:
+        """The link in use goes down, and loses its address; the next best is this one, which is there already."""
+        dead = self.access.link
+        requests = [self.links.turn(dead, up=False), *self.leaving()]
+        self._use(access)
+        move = self._change(requests)
+        self.links.apply([self.links.turn(dead, up=True)])
+        return move
+
     def prefer_other(self, metric: int) -> Move:
         """The link that is not in use becomes the better one: its route gets this metric, while all goes on working."""
-        old, self.access = self.outer, self.other
-        self.address = self.access.address(self.number)
+        old = self.outer
+        self._use(self.other)
         move = self._change([self.links.default_route(self.access.link, self.access.router, metric)])
         return replace(move, old=old)
 
@@ -184,13 +205,18 @@ class Terminal(End):
                 # One that is gone by itself meanwhile is as good.
                 with contextlib.suppress(LabError):
                     self.show(f"ip route del {line}")
-        away = self.other.address(self.number)
-        if away in self.show(f"ip -brief address show dev {self.other.link}").split():
-            self.links.apply([self.links.remove_address(self.other.link, away)])
+        for other in self.others:
+            away = other.address(self.number)
+            if away in self.show(f"ip -brief address show dev {other.link}").split():
+                self.links.apply([self.links.remove_address(other.link, away)])
 
     def leaving(self) -> list[Request]:
         """What takes the outer address away."""
         return [self.links.remove_address(self.access.link, self.address)]
+
+    def _use(self, access: Access) -> None:
+        """From now on its address is that in another network."""
+        self.access, self.address = access, access.address(self.number)
 
     def _entering(self, access: Access, address: str) -> list[Request]:
         self.access, self.address, self.present = access, address, True

@@ -18,6 +18,7 @@ __all__ = [
     "INNER_POOL",
     "INNER_POOL6",
     "ROUTER_WAN",
+    "ROUTER_WAN6",
     "SERVER",
     "SERVER6",
     "Access",
@@ -86,6 +87,7 @@ class Access:
 ACCESS = (
     Access(link="wlan0", network="198.51.100", router="198.51.100.1", router_hardware="02:00:00:00:01:01"),
     Access(link="lte0", network="203.0.113", router="203.0.113.1", router_hardware="02:00:00:00:02:01"),
+    Access(link="eth0", network="198.18.3", router="198.18.3.1", router_hardware="02:00:00:00:03:01"),
 )
 
 
@@ -100,8 +102,9 @@ class Topology:
     """Of packets, in each direction."""
     nats: tuple[Nat, ...] = ()
     """Access links behind a NAT; on the others terminals have the public addresses drawn in the package's docstring."""
-    outer: tuple[int, int] = (4, 4)
-    """IP version of the terminals' addresses on wlan0 and on lte0; a link with NAT has IPv4."""
+    outer: tuple[int, ...] = (4, 4)
+    """IP version of the terminals' addresses on wlan0, on lte0 and, where there is a third, on eth0; a link with NAT
+    has IPv4."""
     attacker: bool = False
     """A host of its own on the lte network, 203.0.113.66."""
     second_home: bool = False
@@ -121,9 +124,14 @@ class Topology:
         return ("router", "gateway", "server", *self.terminal_names, *(("attacker",) if self.attacker else ()), *natted)
 
     @property
+    def public(self) -> tuple[Access, ...]:
+        """The access networks as the router sees them, but for their IP version."""
+        return ACCESS[: len(self.outer)]
+
+    @property
     def accesses(self) -> tuple[Access, ...]:
         """The access networks as the terminals see them: behind a NAT the private one."""
-        pairs = zip(ACCESS, self.outer, strict=True)
+        pairs = zip(self.public, self.outer, strict=True)
         return tuple(access.over6() if version == 6 else self._inside(access) for access, version in pairs)
 
     @property
@@ -168,7 +176,7 @@ def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
         f"link add lan0 netns {prefix}gateway type veth peer name eth0 netns {prefix}server",
     ]
     ports: dict[str, list[str]] = {}
-    for access in ACCESS:
+    for access in topology.public:
         chain = topology.boxes(access.link)
         # What terminals and NATs are connected to, one after the other: host, device there, key of its ports.
         outwards = [*((box.name, "lan", box.name) for box in chain), ("router", access.bridge, access.bridge)]
@@ -192,11 +200,11 @@ def lay(topology: Topology, prefix: str) -> dict[str, Namespace]:
     delays = [
         f"qdisc add dev {interface} root netem delay {topology.delay_ms}ms limit 20000"
         + (f" loss {topology.loss_percent}%" if topology.loss_percent else "")
-        for interface in ("wan", "wlan", "lte")
+        for interface in ("wan", *(access.bridge for access in topology.public))
     ]
     spaces["router"].call(lambda: batch("tc", delays))
     # The router believes an announcement at once, as after the DHCP exchange that it stands for.
-    spaces["router"].sysctl({f"ipv4/neigh/{access.bridge}/locktime": "0" for access in ACCESS})
+    spaces["router"].sysctl({f"ipv4/neigh/{access.bridge}/locktime": "0" for access in topology.public})
     for box in (box for nat in topology.nats for box in topology.boxes(nat.link)):
         rules = nats.rules(box)
         spaces[box.name].call(
@@ -260,7 +268,7 @@ def _configuration6(host: str, topology: Topology) -> list[str]:
 def _configuration(host: str, topology: Topology, ports: dict[str, list[str]]) -> list[str]:
     if host == "router":
         lines = ["link set wan up", f"addr add {ROUTER_WAN}/24 dev wan"]
-        for access in ACCESS:
+        for access in topology.public:
             lines.append(f"link add {access.bridge} address {access.router_hardware} type bridge forward_delay 0")
             lines += [f"link set {port} master {access.bridge} up" for port in ports[access.bridge]]
             lines += [f"link set {access.bridge} up", f"addr add {access.router}/24 dev {access.bridge}"]
