@@ -54,6 +54,10 @@ class TunnelOptions:
     """The address of the gateway that tunnels are set up to."""
     inner: tuple[int, ...] = (4,)
     """IP versions of the terminals' inner addresses, and of what is behind the gateway."""
+    asked: tuple[str, ...] = ()
+    """The inner addresses that terminals ask for; by default any of each IP version."""
+    pools: Mapping[str, str] = field(default_factory=lambda: {"inner": INNER_POOL, "inner6": INNER_POOL6})
+    """Networks that the gateway takes inner addresses from, in this order, by the names of the pools."""
     networks: tuple[str, ...] = ()
     """Networks behind the gateway that have a CHILD_SA each; by default there is one for all that is behind it."""
     site: str = ""
@@ -149,7 +153,7 @@ def terminal_connection(number: int, options: TunnelOptions) -> str:
     return _swanctl(
         options,
         ends=f"remote_addrs = {options.gateway}",
-        addresses=f"vips = {_listed(options, '0.0.0.0', '::')}",  # noqa: S104
+        addresses=f"vips = {', '.join(options.asked) or _listed(options, '0.0.0.0', '::')}",  # noqa: S104
         local=f"terminal{number}@lab",
         remote="gateway@lab",
         side="remote_ts",
@@ -164,7 +168,7 @@ def gateway_connection(options: TunnelOptions) -> str:
     return _swanctl(
         options,
         ends=f"local_addrs = {options.gateway}",
-        addresses=f"pools = {_listed(options, 'inner', 'inner6')}",
+        addresses=f"pools = {', '.join(options.pools)}",
         local="gateway@lab",
         remote="%any" if options.ike_version == 2 else "",
         side="local_ts",
@@ -175,10 +179,7 @@ def gateway_connection(options: TunnelOptions) -> str:
 
 
 def _pools(options: TunnelOptions) -> str:
-    pools = {4: ("inner", INNER_POOL), 6: ("inner6", INNER_POOL6)}
-    sections = (
-        f"  {name} {{\n    addrs = {network}\n  }}\n" for name, network in [pools[version] for version in options.inner]
-    )
+    sections = (f"  {name} {{\n    addrs = {network}\n  }}\n" for name, network in options.pools.items())
     return "pools {\n" + "".join(sections) + "}\n"
 
 

@@ -9,7 +9,9 @@ from tests.lab.world import End, Move, Terminal, World
 
 __all__ = [
     "answers_dead_peer_detection",
+    "carries_all",
     "ends",
+    "outlasts_the_gateways_absence",
     "reached_without_data",
     "rekeys_the_child",
     "rekeys_the_ike_sa",
@@ -61,6 +63,45 @@ def survives_a_move(world: World, terminal: Terminal | None = None) -> Move:
     assert moving.sa.identity == before
     settled(world, move, moving)
     return move
+
+
+def carries_all(world: World) -> None:
+    """Move once under streams from and to each inner address, which all go on with the same keys."""
+    terminal = world.terminal
+    before = terminal.sa.identity
+    streams = [each(inner=inner).start() for inner in terminal.sa.inner for each in (world.uplink, world.downlink)]
+    try:
+        for stream in streams:
+            stream.flows()
+        move = terminal.move()
+        for stream in streams:
+            stream.flows(move.usable_ns)
+        settled(world, move)
+        for stream in streams:
+            stream.flows()
+    finally:
+        for stream in streams:
+            stream.stop()
+    assert terminal.sa.identity == before
+
+
+def outlasts_the_gateways_absence(world: World) -> None:
+    """The gateway's link goes down, the terminal moves, and the tunnel goes on with the same keys when it is back.
+
+    Nobody answers plain ESP meanwhile, so it goes in UDP, and back with the next move.
+    """
+    terminal = world.terminal
+    before = terminal.sa.identity
+    with world.both_ways() as (up, down):
+        with world.cut_off():
+            move = terminal.move()
+            eventually(lambda: terminal.swanroam.tunnel(terminal.inner)["encap"], "it goes in UDP")
+        for stream in (up, down):
+            stream.flows()
+        agrees(world, terminal, Wanted(encap=True, charon=False))
+    assert terminal.sa.identity == before
+    assert not world.capture.negotiations(move.began_ns, time.monotonic_ns())
+    survives_a_move(world)
 
 
 def rekeys_the_child(world: World, end: End, wanted: Wanted = USUAL, terminal: Terminal | None = None) -> None:

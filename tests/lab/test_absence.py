@@ -1,7 +1,7 @@
-"""The terminal is nowhere for a while."""
+"""The terminal, or the gateway, is nowhere for a while."""
 
 from tests.lab.conditions import eventually, stays
-from tests.lab.stories import settled, survives_a_move
+from tests.lab.stories import outlasts_the_gateways_absence, settled, survives_a_move
 from tests.lab.world import World
 
 ABSENCE_S = 30.0
@@ -31,3 +31,7 @@ def test_an_absence_shorter_than_a_blink(world: World) -> None:
         down.flows(move.usable_ns)
     eventually(lambda: world.gateway.swanroam.tunnel(terminal.inner)["remote"]["address"] == move.new, "the move")
     settled(world, move)
+
+
+def test_the_gateways_link_goes_down_and_the_terminal_moves_before_it_is_back(world: World) -> None:
+    outlasts_the_gateways_absence(world)

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.agreement import State, kernel_states
 from tests.lab.charon import CONNECTION, SITE, TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.stories import rekeys_the_child, survives_a_move
+from tests.lab.stories import carries_all, rekeys_the_child, survives_a_move
 from tests.lab.topology import INNER_NETWORK, INNER_POOL
 from tests.lab.world import End, World
 
@@ -160,6 +160,32 @@ def test_a_tunnel_of_each_kind_moves_and_is_rekeyed_afterwards(world: World, kin
         rekeys_the_child(world, world.gateway)
         with world.both_ways():
             assert world.terminal.sa.inner == inner
+
+
+def test_traffic_brings_a_trapped_child_sa_up_anew_wherever_the_terminal_is(world: World) -> None:
+    """The trap is for inner addresses: one for the outer address (`dynamic`) stays where charon loaded it."""
+    world.reconnect(TunnelOptions(child_at_terminal={"start_action": "trap", "local_ts": INNER_POOL}))
+    terminal = world.terminal
+    for _ in range(2):
+        spi = terminal.sa.children[0].spi_in
+        terminal.charon.terminate_child(terminal.sa.children[0])
+        with world.both_ways():
+            assert terminal.sa.children[0].spi_in != spi
+        world.agreed(terminal)
+        survives_a_move(world)
+
+
+def test_two_inner_addresses_of_one_version_move_in_one_tunnel(world: World) -> None:
+    """Asked by a terminal for any address twice, charon gives it the same one twice (mem_pool.c)."""
+    both = ("10.9.0.1", "10.9.1.1")
+    pools = {f"inner{number}": f"{address}/32" for number, address in enumerate(both, 1)}
+    world.reconnect(TunnelOptions(asked=("0.0.0.0", both[1]), pools=pools))  # noqa: S104 -- any
+    assert world.terminal.sa.inner == both
+    carries_all(world)
+    rekeys_the_child(world, world.gateway)
+    carries_all(world)
+    for end in world.ends:
+        assert [tuple(sorted(tunnel["inner"])) for tunnel in end.swanroam.tunnels()] == [both]
 
 
 def test_a_child_sa_that_vanishes_before_its_move_does_not_keep_the_other_from_it(world: World) -> None:

@@ -16,10 +16,11 @@ from tests.lab.journeys import Variant, begin, compare_with_mobike, rehearse, su
 from tests.lab.nat_figures import IN_UDP6
 from tests.lab.stories import (
     answers_dead_peer_detection,
+    carries_all,
+    outlasts_the_gateways_absence,
     reached_without_data,
     rekeys_the_child,
     rekeys_the_ike_sa,
-    settled,
     survives_a_move,
 )
 from tests.lab.topology import GATEWAY_WAN, GATEWAY_WAN6, Topology
@@ -65,27 +66,6 @@ def mixed(make_world: Callable[..., World]) -> World:
     return world
 
 
-def carries_both(world: World) -> None:
-    """Move once under streams of both IP versions, up and down, which all go on with the same keys."""
-    terminal = world.terminal
-    before = terminal.sa.identity
-    four, six = terminal.sa.inner
-    streams = [each(inner=inner).start() for inner in (four, six) for each in (world.uplink, world.downlink)]
-    try:
-        for stream in streams:
-            stream.flows()
-        move = terminal.move()
-        for stream in streams:
-            stream.flows(move.usable_ns)
-        settled(world, move)
-        for stream in streams:
-            stream.flows()
-    finally:
-        for stream in streams:
-            stream.stop()
-    assert terminal.sa.identity == before
-
-
 @contextmanager
 def no_esp(world: World, interface: str) -> Iterator[None]:
     """A network that lets UDP through but not ESP, as some firewalls do; it is behind this interface of the router."""
@@ -125,7 +105,7 @@ class TestOverIPv6:
         return over6
 
     def test_a_tunnel_with_both_versions_inside_moves(self, world: World) -> None:
-        carries_both(world)
+        carries_all(world)
         figures_of(world, "IPv6 outside, swanroam")
 
     def test_after_a_move_the_tunnel_is_rekeyed_and_the_next_move_works(self, world: World) -> None:
@@ -158,6 +138,11 @@ class TestOverIPv6:
                 rekeys_the_ike_sa(world, end, in_udp)
             answers_dead_peer_detection(world, time.monotonic_ns())
             survives_a_move(world)
+
+    def test_the_gateways_address_goes_with_its_link_and_the_terminal_moves_before_it_is_back(
+        self, world: World
+    ) -> None:
+        outlasts_the_gateways_absence(world)
 
     def test_a_deprecated_address_is_left_for_a_new_one_of_the_same_link_while_it_works_and_nothing_is_lost(
         self, world: World
@@ -235,9 +220,9 @@ class TestChangeOfVersion:
         return mixed
 
     def test_a_tunnel_goes_from_ipv4_to_ipv6_and_back(self, world: World) -> None:
-        carries_both(world)
+        carries_all(world)
         assert world.terminal.gateway == GATEWAY_WAN6
-        carries_both(world)
+        carries_all(world)
         assert world.terminal.gateway == GATEWAY_WAN
 
         figures_of(world, "change of IP version, swanroam")

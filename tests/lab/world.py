@@ -20,7 +20,7 @@ from tests.lab.nats import NatOfLink
 from tests.lab.netns import batch, sweep
 from tests.lab.secrets import Secrets
 from tests.lab.streams import Stream
-from tests.lab.topology import SERVER, SERVER6, Topology, lay
+from tests.lab.topology import GATEWAY_WAN6, ROUTER_WAN, ROUTER_WAN6, SERVER, SERVER6, Topology, lay
 
 __all__ = ["End", "Move", "Terminal", "World"]
 
@@ -278,6 +278,20 @@ class World:
             return found[0]
 
         return eventually(one, f"{end.name} has one tunnel for {terminal.inner}", every_s=0.1)
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """The gateway's link is down for a while, which takes its routes away, and its addresses of IPv6."""
+        gateway = self.gateway
+        gateway.show("ip link set wan0 down")
+        try:
+            yield
+        finally:
+            gateway.show("ip link set wan0 up")
+            gateway.show(f"ip route replace default via {ROUTER_WAN}")
+            if self.topology.six:
+                gateway.show(f"ip addr add {GATEWAY_WAN6}/64 dev wan0 nodad")
+                gateway.show(f"ip route replace default via {ROUTER_WAN6} dev wan0")
 
     def rebind(self, link: str, *, new_address: bool = False) -> Move:
         """The NAT of a link forgets its mappings; with `new_address` it gets another public address, too."""
