@@ -28,6 +28,7 @@ from swanroam.core.listed import (
     with_spis,
 )
 from swanroam.core.missing import Missing
+from swanroam.core.newcomers import Newcomers
 from swanroam.core.recovery import Recovery
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
@@ -110,6 +111,7 @@ class Core:
         self.parting = Table()
         """Tunnels that ended of late, whose last messages of IKE still go where they went."""
         self.bystanders = Bystanders()
+        self._newcomers = Newcomers()
         self.repository: Repository | None = None
         self._nonce = nonce
         self._port = port
@@ -230,13 +232,25 @@ class Core:
                 or (told and (event.wanted or not at_home(tunnel_now, paths)))
             ):
                 effects += self._refresh(key, newest_first, shares, paths, event)
+        effects += self._newcomers.listed(event.sas, event.asked, complete=event.complete, undecided=self._undecided)
         if event.complete:
             effects += [Forget(key) for key in self._remembered]
             self._remembered = {}
         return tuple(effects)
 
+    def _list_again(self, tunnel: Tunnel) -> ListIkeSas:
+        """Have charon list the IKE_SAs of a tunnel, and those that may be taking over from them."""
+        listing = watching.list_again(tunnel)
+        return replace(listing, unique_ids=(*listing.unique_ids, *self._newcomers.of(tunnel.key.name)))
+
+    def _undecided(self, sa: IkeSa) -> bool:
+        """Whether nothing can be said of an IKE_SA yet."""
+        known = self.table.by_ike(sa.unique_id) is not None
+        return sa.established and not known and bystanders.why_apart(self.settings.role, sa) is None
+
     def _on_ended(self, event: IkeSaEnded) -> tuple[Effect, ...]:
         tunnel = self.table.by_ike(event.unique_id)
+        self._newcomers.ended(event.unique_id)
         if self.bystanders.ended(event.unique_id) or (tunnel and tunnel.shares):
             # The others may have to themselves now what it shared with them.
             return (*self._without(tunnel, event), ListIkeSas())
@@ -247,11 +261,11 @@ class Core:
         if tunnel is None:
             return ()
         left = tuple(sa for sa in tunnel.sas if sa.unique_id != event.unique_id)
-        if not left:
-            return self._end(tunnel)
-        if not replace(tunnel, sas=left).spis:
-            return (*self._on_bare(tunnel.key, left, event.at_s), watching.list_again(replace(tunnel, sas=left)))
         stays = replace(tunnel, sas=left)
+        if not left and not self._newcomers.of(tunnel.key.name):
+            return self._end(tunnel)
+        if not stays.spis:
+            return (*self._on_bare(tunnel.key, left, event.at_s), self._list_again(stays))
         gone = tuple(child for child in tunnel.children if child.spi_in not in stays.spis)
         return self._apply((stays, (watching.watch(stays), *leftovers(tunnel, gone, listed=False))))
 
@@ -522,7 +536,7 @@ class Core:
         if flight is None or tunnel is None:
             return (ListIkeSas(),)
         # A veto is no sign that anything differs from what is known; all other refusals are.
-        look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (watching.list_again(tunnel),)
+        look: tuple[Effect, ...] = () if event.reason is Reason.VETOED else (self._list_again(tunnel),)
         if self.settings.role is Role.TERMINAL:
             refused = terminal.on_move_refused(tunnel, event, flight, self._port)
             if event.reason is Reason.VETOED and flight.trigger is Trigger.ADDRESS:
@@ -638,6 +652,8 @@ class Core:
             return self._recovery.again(event.timer, self.table.get(event.timer.key), off=off)
         if kind is TimerKind.PARTING:
             return self._parted(event.timer.key)
+        if kind is TimerKind.NEWCOMERS:
+            return self._newcomers.look(event.timer.key.name)
         tunnel = self.table.get(event.timer.key)
         if tunnel is None:
             return ()
@@ -659,7 +675,7 @@ class Core:
                 return self._apply(gateway.on_validation_timer(tunnel, event.at_s, self._port))
             case TimerKind.MOVE:
                 self._refused.discard(tunnel.key)
-                again = watching.list_again(tunnel)
+                again = self._list_again(tunnel)
                 return (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s), again)
             case TimerKind.ANNOUNCE:
                 return self._apply(addresses.on_announce_timer(tunnel, self._port))
@@ -676,9 +692,9 @@ class Core:
             case TimerKind.LOOKOUT:
                 return self._apply(lookout.look(tunnel, self.settings.of(tunnel.key.name).gateways, self._port))
             case TimerKind.SETTLE:
-                return (*_released(tunnel), watching.list_again(tunnel))
+                return (*_released(tunnel), self._list_again(tunnel))
             case TimerKind.LINGERING:
-                return (watching.list_again(tunnel),)
+                return (self._list_again(tunnel),)
             case TimerKind.FOLLOW:
                 effects = self._following.look(event.timer, tunnel)
                 self._flights.note(effects)

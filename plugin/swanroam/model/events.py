@@ -81,6 +81,8 @@ class TimerKind(StrEnum):
     """To ask charon again for a tunnel that nobody answered on."""
     MISSING = "missing"
     """To look for outbound states that a packet did not find."""
+    NEWCOMERS = "newcomers"
+    """To see what IKE_SAs of a connection have become of which nothing could be said."""
     PARTING = "parting"
     """To stop carrying IKE messages of a tunnel that has ended, or keeping its address for them."""
 
