@@ -115,6 +115,37 @@ def test_a_daemon_that_stops_behind_a_nat_that_charon_does_not_know_of_leaves_a_
     assert took_s < 2 * SLACK
 
 
+@pytest.mark.parametrize("variant", VARIANTS[:2], indirect=True, ids=str)
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_where_the_terminals_daemon_is_gone_a_nat_that_forgets_is_followed_as_by_strongswan_alone(
+    world: World, variant: Variant, way: str
+) -> None:
+    """At once where it said that it ends; where it was killed the gateway finds out by two challenges in vain."""
+    terminal, gateway = world.terminal, world.gateway
+    journey = begin(world, variant, NATTED)
+    if way == "stop":
+        assert terminal.swanroam.stop() == 0
+    else:
+        terminal.swanroam.kill()
+    with world.both_ways() as (up, down):
+        if way == "kill":
+            world.rebind(NATTED)
+        eventually(
+            lambda: gateway.swanroam.tunnel(terminal.inner)["capability"] in {"pending", "none"},
+            "the gateway holds the terminal to nothing",
+        )
+        down.flows()
+        before = gateway.swanroam.tunnel(terminal.inner)["moves"]
+        for _ in range(2):
+            forgot = world.rebind(NATTED)
+            down.flows(forgot.usable_ns, packets=300, deadline_s=6)
+        assert gateway.swanroam.tunnel(terminal.inner)["moves"] == before
+        up.flows()
+    terminal.swanroam.run()
+    world.agreed(terminal)
+    journey.goes_on(FORGETS, lambda: world.rebind(NATTED))
+
+
 @pytest.mark.parametrize("variant", VARIANTS[1:2], indirect=True, ids=str)
 def test_two_terminals_whose_ike_is_carried_through_one_nat_are_told_apart(world: World, variant: Variant) -> None:
     first, second = world.terminals

@@ -297,7 +297,8 @@ def test_a_restarted_terminal_may_count_its_moves_from_the_start() -> None:
     desk = negotiated(Role.GATEWAY)
     desk.message(Update(sequence=7, claimed=Endpoint(A, 500)))
     assert messages(desk.message(Update(sequence=1, claimed=Endpoint(A, 500)))) == []
-    desk.greeted()
+    hello = Hello(nonce=bytes(16), features=BOTH)
+    assert Persist(KEY) in desk.message(hello), "the next daemon is to know, too"
     assert len(messages(desk.message(Update(sequence=1, claimed=Endpoint(A, 500))))) == 1
 
 

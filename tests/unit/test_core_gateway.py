@@ -317,7 +317,9 @@ def test_without_an_answer_in_time_the_tunnel_returns_and_the_source_is_distrust
     failed_s = desk.now_s
     returned = desk.moved(back)
     assert one(TunnelMoved, returned).trigger is Trigger.REVERT
-    assert messages(returned) == []
+    assert [type(message) for message in messages(returned)] == [Hello], (
+        "where it was proven to be, it is asked as well"
+    )
     assert verdicts(returned) == []
     assert (desk.tunnel.phase, desk.tunnel.path) == (Phase.STEADY, AT_A)
     desk.expired(TimerKind.LEAVING)

@@ -271,6 +271,36 @@ def test_a_packet_that_was_captured_and_sent_from_elsewhere_moves_the_tunnel_for
         assert world.until(world.agreed, 4.0) <= 3.1
 
 
+def test_a_silent_terminal_whose_packets_are_captured_again_and_again_keeps_its_agreement() -> None:
+    world = began()
+    for source in (B, C) * 3:
+        world.run(FIRST_S * 32)
+        world.terminal.say()
+        captured(world, source)
+        assert world.gateway.tunnel.path == path(Role.GATEWAY, source)
+        assert world.until(world.agreed, 4.0) <= 3.1
+        world.run(2 * RTT_S)
+        assert (world.gateway.tunnel.capability, world.gateway.tunnel.unheard) == (Capability.NEGOTIATED, 0)
+
+
+def test_a_terminal_whose_daemon_was_killed_is_asked_in_vain_and_one_that_is_back_is_followed() -> None:
+    world = began()
+    world.terminal.kill()
+    for source in (B, C):
+        world.run(FIRST_S * 2)
+        world.terminal.say()
+        captured(world, source)
+        world.run(4.0)
+    assert world.gateway.tunnel.path == path(Role.GATEWAY, A)
+    assert world.gateway.tunnel.capability is Capability.PENDING
+    world.run(20.0)
+    assert world.gateway.tunnel.capability is Capability.NONE
+    world.roam(B)
+    world.terminal.start(remember=True)
+    assert world.until(world.agreed, 5.0) < 0.5
+    assert world.builds == 1
+
+
 def test_a_packet_that_was_captured_moves_nothing_after_it_arrived() -> None:
     world = began()
     world.terminal.say()

@@ -1,7 +1,8 @@
 """The agreement of both ends that the terminal will tell of its moves (patent page 7): HELLO and its answers.
 
     terminal -> gateway   HELLO       once the CHILD_SA is up, and after a restart of the terminal's daemon
-    gateway -> terminal   HELLO       after a restart of the gateway's daemon, where it does not know
+    gateway -> terminal   HELLO       where it does not know: after a restart of its daemon, after a reauthentication,
+                                      and where nothing is heard of the terminal's daemon (core/unheard.py)
     either answers        HELLO-ACK   or REFUSE with a reason: version, critical feature, policy
     either                REFUSE      with no nonce, when it takes part no longer: switched off; a gateway that can no
                                       longer tell the tunnel from another; a terminal whose daemon ends
@@ -27,6 +28,7 @@ __all__ = [
     "HELLO_DELAYS_S",
     "alone",
     "answer_hello",
+    "ask_anew",
     "initial",
     "on_ack",
     "on_refusal",
@@ -128,13 +130,15 @@ def answer_hello(
         answer = Refuse(nonce=hello.nonce, reason=refusal)
         return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=answer),)
     ack = HelloAck(nonce=hello.nonce, features=OWN_FEATURES, addresses=addresses)
+    forgotten: tuple[Effect, ...] = ()
     if tunnel.role is Role.GATEWAY:
         # A terminal that says HELLO may have been restarted and count its moves from the start.
+        forgotten = (Persist(tunnel.key),) if tunnel.update_sequence else ()
         tunnel = replace(tunnel, update_sequence=0, gateways=addresses)
     # The answer to a terminal's own HELLO, if one is on the way, tells it the gateway's addresses.
     asks = tunnel.role is Role.TERMINAL and bool(tunnel.hello_nonce)
     tunnel, effects = _changed(tunnel, Capability.NEGOTIATED, "HELLO", asks=asks)
-    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *effects)
+    return tunnel, (SendMessage(key=tunnel.key, source=own, destination=peer, message=ack), *forgotten, *effects)
 
 
 def on_ack(tunnel: Tunnel, ack: HelloAck) -> Step:
@@ -165,6 +169,11 @@ def withdraw(tunnel: Tunnel, port: int) -> tuple[Effect, ...]:
     source, destination = addresses
     refusal = Refuse(nonce=NO_NONCE, reason=Refusal.POLICY)
     return (SendMessage(key=tunnel.key, source=source, destination=destination, message=refusal),)
+
+
+def ask_anew(tunnel: Tunnel, detail: str) -> Step:
+    """What was agreed holds no longer; a HELLO is to find out whether it can be agreed again."""
+    return _changed(tunnel, Capability.PENDING, detail)
 
 
 def on_unagreed_update(tunnel: Tunnel, settings: Settings) -> Step | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from swanroam.core import encapsulation, natd
+from swanroam.core import encapsulation, natd, unheard
 from swanroam.core.distrust import after_failure, without
 from swanroam.core.flights import Flight
 from swanroam.core.guard import judge, unwelcome
@@ -119,7 +119,8 @@ def on_move_finished(
         effects.append(SendMessage(key=tunnel.key, source=source, destination=destination, message=_ack(tunnel)))
     if trigger is Trigger.REVERT:
         tunnel = advance(tunnel.validated(value=True), Signal.RETURNED)
-        effects.append(StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)))
+        tunnel, asked = unheard.ask(tunnel, nonce, port)
+        effects += (StopTimer(TimerId(tunnel.key, TimerKind.VALIDATION)), *asked)
     elif validate and tunnel.capability is Capability.NEGOTIATED:
         tunnel, challenge = validate_path(tunnel, event.old, nonce, port)
         effects.extend(challenge)
@@ -223,14 +224,14 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
     failed, back = tunnel.path.remote.address, tunnel.validated_path
     if back is not None and back != tunnel.path:
         tunnel = _distrusting(tunnel, failed, at_s)
-    tunnel = replace(tunnel.validated(value=False), nonce=b"").count(Reason.NOT_VALIDATED)
+    tunnel, asked = unheard.failed(replace(tunnel.validated(value=False), nonce=b"").count(Reason.NOT_VALIDATED))
     told = PacketRejected(
         key=tunnel.key, reason=Reason.NOT_VALIDATED, source=failed, detail="no answer on the new path"
     )
     if back is None or back == tunnel.path:
         tunnel = advance(tunnel, Signal.RETURNED)
-        return tunnel, (watch(tunnel), told)
-    return tunnel, (told, move(tunnel, back, Trigger.REVERT))
+        return tunnel, (*asked, watch(tunnel), told)
+    return tunnel, (*asked, told, move(tunnel, back, Trigger.REVERT))
 
 
 def validate_path(tunnel: Tunnel, old: Path, nonce: bytes, port: int) -> Step:

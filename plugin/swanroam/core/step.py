@@ -9,7 +9,19 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
-from swanroam.core import addresses, bystanders, capability, gateway, led, lookout, mobike, seeking, terminal, watching
+from swanroam.core import (
+    addresses,
+    bystanders,
+    capability,
+    gateway,
+    led,
+    lookout,
+    mobike,
+    seeking,
+    terminal,
+    unheard,
+    watching,
+)
 from swanroam.core.bystanders import Bystanders
 from swanroam.core.flights import Flights
 from swanroam.core.following import Following
@@ -314,6 +326,9 @@ class Core:
             ended = capability.withdraw(known, self._port) if shares and role is Role.GATEWAY else ()
             return (*self._abandon(key), *ended, *self._begin(apart))
         tunnel = replace(tunnel, alone=capability.alone(tunnel, self.settings))
+        asked: tuple[Effect, ...] = ()
+        if key not in self._flights:
+            tunnel, asked = unheard.reauthenticated(known, tunnel, at)
         busy = key in self._flights or key in self._following
         tunnel, strays = gather(tunnel, at, busy=busy) if kernel_path else (tunnel, ())
         newly = key not in self.table
@@ -353,6 +368,7 @@ class Core:
             tunnel = replace(advance(tunnel, Signal.REBUILT), path=kernel_path or sas[0].path)
             effects += self._recovery.end(key.name)
         self.table.put(tunnel)
+        effects += (*asked, *self._greet(tunnel)) if asked else ()
         if newly:
             # Likewise where it was remembered, once charon is surely not following any more.
             effects.append(StartTimer(timer=TimerId(key, TimerKind.SETTLE), delay_s=terminal.SETTLE_S))
@@ -583,7 +599,7 @@ class Core:
         tunnel = self.table.by_inner(event.inner)
         if tunnel is None:
             return (self._nobodys(PacketRejected(key=None, reason=Reason.WRONG_TUNNEL, source=event.inner)),)
-        step = self._answer(tunnel, event)
+        step = self._answer(unheard.heard(tunnel), event)
         if step is None:
             refused = PacketRejected(key=tunnel.key, reason=Reason.BAD_MESSAGE, source=event.peer)
             return self._apply((tunnel.count(Reason.BAD_MESSAGE), (refused,)))

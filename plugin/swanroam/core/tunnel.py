@@ -144,6 +144,8 @@ class Tunnel:
     """Highest sequence number that moved the tunnel, by inbound SPI."""
     validated_path: Path | None = None
     """Gateway: the path to return to."""
+    unheard: int = 0
+    """Gateway: validations that failed since the terminal's daemon was heard last (core/unheard.py)."""
     distrusted: tuple[Distrust, ...] = ()
     """Gateway: sources that did not answer a challenge."""
     misled: tuple[Distrust, ...] = ()
