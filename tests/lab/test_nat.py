@@ -1,7 +1,8 @@
 """One of the terminal's networks has a NAT: it appears under a tunnel, forgets, and disappears again."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.lab.nats import Nat
 from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa
 from tests.lab.test_attacks import rules
 from tests.lab.topology import Topology
-from tests.lab.world import World
+from tests.lab.world import End, Move, World
 
 TOGETHER = "figures of NATs"
 
@@ -181,16 +182,54 @@ UNTELLING = "198.18.7"
 """A network that is not told from a public one by its addresses (RFC 2544 section C.2.2)."""
 
 
+def goes_where_nothing_tells_of_a_nat(world: World) -> Move:
+    """Nothing but that nobody answers plain ESP."""
+    terminal, (nat,) = world.terminal, world.nats[NATTED].hosts
+    nat.namespace.run(["ip", "route", "replace", f"{UNTELLING}.0/24", "dev", "lan"])
+    terminal.namespace.run(["ip", "route", "replace", f"{terminal.other.router}/32", "dev", NATTED])
+    return terminal.move(f"{UNTELLING}.11/24")
+
+
 @pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
 def test_a_nat_of_which_nothing_tells_is_found_when_nobody_answers_plain_esp(world: World, variant: Variant) -> None:
-    terminal = world.terminal
     # It takes longer than these terminals wait before they ask whether the gateway is there, which is no negotiation.
     journey = begin(world, variant, PUBLIC, dpd_delay_s=60)
-    (nat,) = world.nats[NATTED].hosts
-    nat.namespace.run(["ip", "route", "add", f"{UNTELLING}.0/24", "dev", "lan"])
-    terminal.namespace.run(["ip", "route", "add", f"{terminal.other.router}/32", "dev", NATTED])
-    journey.goes_on(APPEARS, lambda: terminal.move(f"{UNTELLING}.11/24"), told=False)
-    journey.goes_on(DISAPPEARS, terminal.move)
+    journey.goes_on(APPEARS, lambda: goes_where_nothing_tells_of_a_nat(world), told=False)
+    journey.goes_on(DISAPPEARS, world.terminal.move)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:1], indirect=True, ids=str)
+def test_a_daemon_that_is_killed_before_anybody_answered_goes_on_in_udp_when_it_is_back(
+    world: World, variant: Variant
+) -> None:
+    terminal, journey = world.terminal, begin(world, variant, PUBLIC, dpd_delay_s=60)
+    before, order = terminal.sa, terminal.folder / "kill"
+    with dying(terminal), world.both_ways() as (up, down):
+        world.agreed(terminal)
+        order.write_text("TunnelMoved after")
+        move = goes_where_nothing_tells_of_a_nat(world)
+        for stream in (up, down):
+            stream.flows(move.usable_ns)
+        assert not order.exists()
+        agrees(world, terminal, journey.wanted())
+    assert terminal.sa.identity == before.identity
+
+
+@contextlib.contextmanager
+def dying(end: End) -> Iterator[None]:
+    """An end's swanroam is killed where `kill` beside its configuration says, and started again."""
+    usual = end.swanroam.module
+    _run_as(end, "tests.lab.mortal")
+    try:
+        yield
+    finally:
+        _run_as(end, usual)
+
+
+def _run_as(end: End, module: str) -> None:
+    end.swanroam.stop()
+    end.swanroam.module = module
+    end.swanroam.run()
 
 
 # The last: it stops swanroam.
