@@ -163,6 +163,12 @@ class Host:
         for packet in held.values():
             self.accept(packet)
 
+    def stop(self) -> None:
+        """End the daemon in good order."""
+        for effect in self.core.leave():
+            self._perform(effect)
+        self.kill()
+
     def dispatch(self, event: Event) -> None:
         """Hand an event to the core and do what follows from it."""
         if not self.running:

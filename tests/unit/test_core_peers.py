@@ -13,7 +13,7 @@ from swanroam.model.events import Reason
 from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, Role
 from tests.support.peers import Host, World
-from tests.support.values import GATEWAY, SECOND, A, B, C, path
+from tests.support.values import GATEWAY, NAT_A, SECOND, A, B, C, path
 
 LOCAL = (A, B, C)
 RTT_S = 0.02
@@ -299,6 +299,31 @@ def test_a_terminal_whose_daemon_was_killed_is_asked_in_vain_and_one_that_is_bac
     world.terminal.start(remember=True)
     assert world.until(world.agreed, 5.0) < 0.5
     assert world.builds == 1
+
+
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_where_the_terminals_daemon_is_gone_a_nat_that_forgets_is_followed_as_by_strongswan_alone(way: str) -> None:
+    world = World(nats={A: NAT_A})
+    world.until(world.agreed, 1.0)
+    world.stream((world.terminal, world.gateway), 0.05, 60.0)
+    world.run(1.0)
+    if way == "stopped":
+        world.terminal.stop()
+    else:
+        world.terminal.kill()
+        world.network.forget()
+        world.until(lambda: not world.gateway.tunnel.guarded, 10.0)
+    world.run(1.0)
+    since_s, moves = world.now_s, world.gateway.tunnel.moves
+    for _ in range(3):
+        world.network.forget()
+        world.run(5.0)
+    assert longest_gap_s(world.terminal, since_s) < 0.2
+    assert (world.gateway.tunnel.moves, world.builds) == (moves, 1)
+    world.terminal.start(remember=True)
+    world.until(world.agreed, 5.0)
+    world.network.forget()
+    assert world.until(world.agreed, 1.0) < 0.2
 
 
 def test_a_packet_that_was_captured_moves_nothing_after_it_arrived() -> None:
