@@ -5,10 +5,10 @@ from itertools import count
 
 import pytest
 
-from swanroam.core.gateway import CHALLENGE_DELAYS_S
+from swanroam.core.gateway import CHALLENGE_DELAYS_S, SETTLE_S
 from swanroam.core.tunnel import Phase
 from swanroam.core.unheard import FAILURES
-from swanroam.model.effects import CapabilityChanged, Effect, MoveStates, Watch
+from swanroam.model.effects import AlignStates, CapabilityChanged, Effect, MoveStates, Watch
 from swanroam.model.events import IkeSaEnded, Reason, TimerKind
 from swanroam.model.messages import Feature, Hello, HelloAck
 from swanroam.model.path import Endpoint, IPAddress
@@ -115,6 +115,43 @@ def test_where_a_nat_changes_under_a_terminal_without_a_daemon_the_tunnel_goes_o
         if goes(desk, NAT_A, 40001):
             unanswered(desk)
     assert desk.now_s - began_s < 10.0
+
+
+def test_the_last_return_of_a_tunnel_in_udp_is_to_where_charon_has_followed() -> None:
+    desk = Desk(Role.GATEWAY)
+    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
+    first, led = (in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port)) for port in (40000, 40002))
+    desk.listed(first)
+    desk.greeted()
+    goes(desk, NAT_A, 40001)
+    unanswered(desk)
+    desk.core.table.put(replace(desk.tunnel, sas=(led,)))
+    while desk.tunnel.guarded:
+        desk.later(2.0)
+        if goes(desk, NAT_A, 40001):
+            unanswered(desk)
+    assert desk.tunnel.path == led.path
+
+
+def test_where_charon_has_followed_already_the_kernel_is_made_to_agree_when_the_agreement_is_over() -> None:
+    """A charon that is where packets come from does nothing when the kernel reports them."""
+    desk = Desk(Role.GATEWAY)
+    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
+    first, second = (in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port)) for port in (40000, 40001))
+    desk.listed(first)
+    desk.greeted()
+    while desk.tunnel.guarded:
+        if goes(desk, NAT_A, 40001):
+            unanswered(desk)
+    desk.later(SETTLE_S)
+    effects = desk.listed(second, at={SPI_UP: first.path})
+    aligned = one(AlignStates, effects)
+    assert (aligned.old, aligned.path) == (first.path, second.path)
+    assert timers(effects, TimerKind.SETTLE)
+    assert not some(AlignStates, desk.listed(second, at={SPI_UP: second.path}))
+    assert desk.tunnel.path == second.path
+    desk.listed(first, at={SPI_UP: second.path})
+    assert not some(AlignStates, desk.listed(first, at={SPI_UP: second.path})), "where it is by itself it is let be"
 
 
 def reauthenticated(desk: Desk) -> tuple[Effect, ...]:

@@ -228,6 +228,9 @@ def on_validation_timer(tunnel: Tunnel, at_s: float, port: int) -> Step:
     told = PacketRejected(
         key=tunnel.key, reason=Reason.NOT_VALIDATED, source=failed, detail="no answer on the new path"
     )
+    if asked and tunnel.native:
+        # From now on it is where charon, which hears from the kernel of where packets come from, believes it to be.
+        back = tunnel.sas[0].path
     if back is None or back == tunnel.path:
         tunnel = advance(tunnel, Signal.RETURNED)
         return tunnel, (*asked, watch(tunnel), told)

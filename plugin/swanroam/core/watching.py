@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Final
 
 from swanroam.core.tunnel import REKEYED, Phase, Tunnel
 from swanroam.model.effects import (
+    AlignStates,
     Effect,
     HoldInner,
     InformCharon,
@@ -12,13 +14,18 @@ from swanroam.model.effects import (
     MoveStates,
     Reestablish,
     RemindCharon,
+    StartTimer,
     Trigger,
     Watch,
 )
+from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.path import Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import Role
 
 __all__ = ["astray", "inform", "list_again", "move", "reestablish", "told", "watch", "watch_parting"]
+
+AGREED_S: Final = 1.0
+"""When it is looked at whether kernel and charon agree."""
 
 
 def watch(tunnel: Tunnel) -> Watch:
@@ -71,8 +78,23 @@ def told(tunnel: Tunnel, old: Path) -> tuple[Effect, ...]:
         informed = InformCharon(key=tunnel.key, children=tunnel.children, old=old, new=tunnel.path, silent=silent)
         return (HoldInner(tunnel.key.inner), informed) if terminal else (informed,)
     if tunnel.role is Role.GATEWAY and tunnel.sas[0].nat_remote:
+        if not tunnel.capability.allows_moves:
+            return _given_back(tunnel)
         return (RemindCharon(key=tunnel.key, children=tunnel.children, path=tunnel.path),)
     return ()
+
+
+def _given_back(tunnel: Tunnel) -> tuple[Effect, ...]:
+    """Have the kernel agree with charon, which has heard of where packets come from, and does nothing when told again.
+
+    Only where it was swanroam that put the tunnel elsewhere, before the agreement ended, and at the same address: the
+    policies stay.
+    """
+    moved = tunnel.last_move is not None and tunnel.last_move.new == tunnel.path
+    if not moved or tunnel.path.addresses != tunnel.sas[0].path.addresses:
+        return ()
+    aligned = AlignStates(key=tunnel.key, children=tunnel.children, old=tunnel.path, path=tunnel.sas[0].path)
+    return (aligned, StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=AGREED_S))
 
 
 def astray(tunnel: Tunnel, places: Iterable[tuple[int, tuple[IPAddress, IPAddress]]]) -> Path | None:
