@@ -52,6 +52,10 @@ class FakeCommands:
         """Rekey one."""
         self._take("rekey-child", child_id)
 
+    async def terminate_child(self, child_id: int) -> None:
+        """End one."""
+        self._take("terminate-child", child_id)
+
     async def initiate(self, child: str, ike: str) -> None:
         """Build one."""
         self._take("initiate", child, ike)

@@ -19,6 +19,12 @@ __all__ = ["EVENTS", "FakeCharon", "child_section", "ike_section"]
 
 EVENTS = ("ike-updown", "ike-rekey", "ike-update", "child-updown", "child-rekey", "list-sa", "control-log")
 Section = dict[str, Any]
+NOTHING_TO_TERMINATE: Section = {
+    "success": "no",
+    "matches": "0",
+    "terminated": "0",
+    "errmsg": "no matching SAs to terminate found",
+}
 
 
 def ike_section(unique_id: int, **changes: object) -> Section:
@@ -248,14 +254,23 @@ class FakeCharon:
         return {"success": "no", "matches": "0", "errmsg": "no matching SAs to rekey found"}
 
     def _terminate_command(self, _client: socket.socket, message: Mapping[str, str]) -> Section:
+        if "child-id" in message:
+            return self._terminate_child(message["child-id"])
         ike_id = int(message["ike-id"])
         if ike_id not in self.sas:
-            answer = {"success": "no", "matches": "0", "terminated": "0"}
-            return answer | {"errmsg": "no matching SAs to terminate found"}
+            return NOTHING_TO_TERMINATE
         sa, child = self.sas.pop(ike_id), self.children.pop(ike_id)
         self.emit("child-updown", {"roam": sa | {"child-sas": {f"net-{child['uniqueid']}": child}}})
         self.emit("ike-updown", {"roam": sa})
         return {"success": "yes", "matches": "1", "terminated": "1"}
+
+    def _terminate_child(self, child_id: str) -> Section:
+        for ike_id, child in self.children.items():
+            if child["uniqueid"] == child_id:
+                self.children[ike_id] = child | {"state": "DELETED"}
+                self.emit("child-updown", {"roam": self.sas[ike_id] | {"child-sas": {f"net-{child_id}": child}}})
+                return {"success": "yes", "matches": "1", "terminated": "1"}
+        return NOTHING_TO_TERMINATE
 
 
 def _send(client: socket.socket, packet: bytes) -> None:

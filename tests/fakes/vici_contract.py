@@ -114,6 +114,8 @@ class ViciContract:
                 await commands.rekey_child(77)
             with pytest.raises(CharonRefused, match="no matching SAs to terminate"):
                 await commands.terminate(77)
+            with pytest.raises(CharonRefused, match="no matching SAs to terminate"):
+                await commands.terminate_child(77)
             assert await commands.list_sas() == ()
             assert commands.failures == 0
 
@@ -178,6 +180,18 @@ class ViciContract:
             (listed,) = await commands.list_sas(event.sa.unique_id)
             installed = {child.spi_out for child in listed.children if child.state == "INSTALLED"}
             assert sa.children[0].spi_out not in installed
+
+        with_charon(charon.path, story)
+
+    @pytest.mark.usefixtures("tunnelling")
+    def test_a_child_sa_is_deleted_by_its_id(self, charon: CharonUnderTest) -> None:
+        async def story(commands: CharonCommands, told: Told) -> None:
+            sa = await with_tunnel(commands, told)
+            await commands.terminate_child(sa.children[0].unique_id)
+            await told.until(EventKind.CHILD_UPDOWN, up=False)
+            (listed,) = await commands.list_sas()
+            assert listed.unique_id == sa.unique_id
+            assert "INSTALLED" not in [child.state for child in listed.children]
 
         with_charon(charon.path, story)
 

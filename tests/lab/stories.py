@@ -10,6 +10,7 @@ from tests.lab.world import End, Move, Terminal, World
 __all__ = [
     "answers_dead_peer_detection",
     "carries_all",
+    "deletes_what_was_rekeyed",
     "ends",
     "outlasts_the_gateways_absence",
     "reached_without_data",
@@ -118,6 +119,15 @@ def rekeys_the_child(world: World, end: End, wanted: Wanted = USUAL, terminal: T
     eventually(rekeyed, f"the {end.name} rekeys the CHILD_SA")
     assert whose.sa.spis == before.spis
     agrees(world, whose, wanted)
+
+
+def deletes_what_was_rekeyed(world: World) -> None:
+    """Nothing is left of a rekeyed CHILD_SA, which in IKEv1 charon alone would keep until its lifetime ends."""
+    for end in (world.terminal, world.gateway):
+        eventually(
+            lambda end=end: not world.sa(end, world.terminal).replaced,  # type: ignore[misc]
+            f"the {end.name} deletes what was rekeyed",
+        )
 
 
 def rekeys_the_ike_sa(world: World, end: End, wanted: Wanted = USUAL, terminal: Terminal | None = None) -> None:

@@ -9,7 +9,14 @@ from tests.lab.agreement import agrees
 from tests.lab.captures import Packet
 from tests.lab.charon import TunnelOptions
 from tests.lab.conditions import eventually
-from tests.lab.stories import answers_dead_peer_detection, ends, rekeys_the_child, rekeys_the_ike_sa, survives_a_move
+from tests.lab.stories import (
+    answers_dead_peer_detection,
+    deletes_what_was_rekeyed,
+    ends,
+    rekeys_the_child,
+    rekeys_the_ike_sa,
+    survives_a_move,
+)
 from tests.lab.tables import ATTACKS
 from tests.lab.test_attacks import DEADLINE_S, away, counted, moves, remote, rules
 from tests.lab.test_bad_input import ATTACKER, IP_HEADER, UDP, UDP_HEADER, rejections, send
@@ -42,6 +49,17 @@ def test_a_tunnel_with_xauth_moves_and_all_that_strongswan_does_works_afterwards
     ends(world, world.terminal)
     world.terminal.connect()
     world.agreed(world.terminal)
+
+
+def test_the_terminal_rekeys_after_a_move_what_either_end_rekeyed_before(world: World) -> None:
+    """Charon has the oldest CHILD_SA of a reqid follow (migrate_job.c): not that in use, if there is an older one."""
+    for end in world.ends:
+        rekeys_the_child(world, end)
+        deletes_what_was_rekeyed(world)
+        survives_a_move(world)
+        rekeys_the_child(world, world.terminal)
+        with world.both_ways():
+            pass
 
 
 def old_messages(world: World, source: str) -> list[bytes]:

@@ -17,6 +17,7 @@ from tests.lab.nat_figures import IN_UDP6
 from tests.lab.stories import (
     answers_dead_peer_detection,
     carries_all,
+    deletes_what_was_rekeyed,
     outlasts_the_gateways_absence,
     reached_without_data,
     rekeys_the_child,
@@ -162,6 +163,14 @@ class TestOverIPv6:
             for stream in (up, down):
                 stream.flows(packets=10)
         assert up.outcome().lost == down.outcome().lost == ()
+
+    def test_a_tunnel_of_ikev1_moves_and_is_rekeyed_afterwards(self, world: World) -> None:
+        world.reconnect(replace(OVER6, ike_version=1, inner=(6,), dpd_delay_s=2))
+        for end in world.ends:
+            survives_a_move(world)
+            rekeys_the_child(world, end)
+            deletes_what_was_rekeyed(world)
+        answers_dead_peer_detection(world, time.monotonic_ns())
 
     def test_an_icmpv6_dummy_is_enough(self, world: World) -> None:
         world.reconnect(replace(OVER6, inner=(6,)))

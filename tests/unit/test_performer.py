@@ -14,6 +14,7 @@ from swanroam.errors import CharonGone, CharonRefused
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
+    DeleteChild,
     Effect,
     Forget,
     GiveVerdict,
@@ -574,6 +575,20 @@ def test_lost_states_are_told_and_charon_rekeys_what_it_is_asked_to(caplog: pyte
         desk.performer.perform((RekeyChild(key=KEY, unique_id=6),))
         await desk.finished()
         assert "rekeying it failed: charon refused rekey: no matching SAs to rekey found" in caplog.text
+
+    working(story)
+
+
+def test_charon_deletes_what_it_is_asked_to(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def story(desk: Desk) -> None:
+        desk.charon.fail("terminate-child", CharonRefused("terminate", "no matching SAs to terminate found"))
+        desk.performer.perform((DeleteChild(key=KEY, unique_id=5), DeleteChild(key=KEY, unique_id=6)))
+        await desk.finished()
+        assert desk.charon.commands == [("terminate-child", 5), ("terminate-child", 6)]
+        assert "deleting CHILD_SA 5 failed: charon refused terminate: no matching SAs" in caplog.text
+        assert "CHILD_SA 6" not in caplog.text
 
     working(story)
 

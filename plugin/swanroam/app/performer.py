@@ -19,6 +19,7 @@ from swanroam.errors import CharonError, CharonRefused, KernelRefused
 from swanroam.model.effects import (
     AlignStates,
     CapabilityChanged,
+    DeleteChild,
     DeleteStates,
     DropAddress,
     Effect,
@@ -238,6 +239,8 @@ class Performer:
                 self.world.spawn(f"reestablish {effect.key}", self._reestablish(effect))
             case RekeyChild(unique_id=unique_id):
                 self.world.spawn(f"rekey {effect.key}", self._rekey(effect.key, unique_id))
+            case DeleteChild(unique_id=unique_id):
+                self.world.spawn(f"delete of {effect.key}", self._delete(effect.key, unique_id))
             case ListIkeSas(unique_ids=unique_ids):
                 self.world.relist(unique_ids)
             case Persist(key=key):
@@ -378,6 +381,13 @@ class Performer:
             await self.world.charon.rekey_child(unique_id)
         except CharonError as error:
             log.warning("%s: rekeying it failed: %s", key, error)
+
+    async def _delete(self, key: TunnelKey, unique_id: int) -> None:
+        log.debug("%s: asking charon to delete CHILD_SA %d, which was rekeyed", key, unique_id)
+        try:
+            await self.world.charon.terminate_child(unique_id)
+        except CharonError as error:
+            log.info("%s: deleting CHILD_SA %d failed: %s", key, unique_id, error)
 
     async def _terminate(self, unique_id: int) -> None:
         try:

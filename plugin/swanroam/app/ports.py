@@ -131,6 +131,9 @@ class Charon(Protocol):
     async def rekey_child(self, child_id: int) -> None:
         """Have a CHILD_SA negotiated anew."""
 
+    async def terminate_child(self, child_id: int) -> None:
+        """End a CHILD_SA."""
+
     async def terminate(self, ike_id: int, *, force: bool = False) -> None:
         """End an IKE_SA without waiting for the other end."""
 

@@ -131,6 +131,10 @@ class CharonCommands:
         message = {"ike-id": ike_id, "force": "yes" if force else "no", "timeout": NO_WAITING}
         await self._command("terminate", message, _nothing)
 
+    async def terminate_child(self, child_id: int) -> None:
+        """Have a CHILD_SA deleted, by its unique id. Returns at once."""
+        await self._command("terminate", {"child-id": child_id, "timeout": NO_WAITING}, _nothing)
+
     async def _command(self, command: str, message: Mapping[str, object], decode: Callable[[Answer], Value]) -> Value:
         if self._stopping.is_set():
             raise CharonGone(f"{command}: stopped")

@@ -42,6 +42,7 @@ from swanroam.core.listed import (
 from swanroam.core.missing import Missing
 from swanroam.core.newcomers import Newcomers
 from swanroam.core.recovery import Recovery
+from swanroam.core.rekeyed import deletions
 from swanroam.core.settings import Agreement, Settings
 from swanroam.core.table import Table
 from swanroam.core.tunnel import Phase, Signal, Tunnel, advance, inner_addresses
@@ -710,7 +711,7 @@ class Core:
             case TimerKind.SETTLE:
                 return (*_released(tunnel), self._list_again(tunnel))
             case TimerKind.LINGERING:
-                return (self._list_again(tunnel),)
+                return (*deletions(tunnel), self._list_again(tunnel))
             case TimerKind.FOLLOW:
                 effects = self._following.look(event.timer, tunnel)
                 self._flights.note(effects)

@@ -159,7 +159,7 @@ class Tunnel:
     untold: bool = False
     """charon does not know of the last move yet."""
     astray: Path | None = None
-    """Where charon put a CHILD_SA that takes over from another; of the two it had the other one follow."""
+    """Where charon has a CHILD_SA that takes over from another; of the two it had the other one follow."""
     bare_since_s: float | None = None
     """Since when charon lists no CHILD_SA: for a moment while an IKE_SA is rekeyed, as they go over to the new one."""
     nat: Nat = Nat.UNKNOWN
@@ -267,7 +267,9 @@ class Tunnel:
         """The tunnel on its new path; whether the other end agrees is not known yet."""
         last = LastMove(at_s=at_s, old=self.path, new=new, trigger=trigger, duration_s=duration_s, validated=None)
         passed = () if trigger is Trigger.REVERT else (*self.passed[1 - PASSED_MOST :], self.path)
-        return replace(self, path=new, moves=self.moves + 1, last_move=last, attempt=0, passed=passed)
+        # In IKEv2 it is seen by its policies (core/watching.py); in IKEv1 they are those of both, and follow.
+        astray = self.path if self.overlapping and self.sas[0].version == 1 else self.astray
+        return replace(self, path=new, moves=self.moves + 1, last_move=last, attempt=0, passed=passed, astray=astray)
 
     def validated(self, value: bool) -> "Tunnel":
         """The tunnel, with the word of the other end on its last move."""

@@ -12,6 +12,7 @@ __all__ = [
     "AlignStates",
     "Announcement",
     "CapabilityChanged",
+    "DeleteChild",
     "DeleteStates",
     "DropAddress",
     "Effect",
@@ -282,6 +283,14 @@ class RekeyChild:
     unique_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteChild:
+    """Have charon delete a CHILD_SA that another one has taken over from."""
+
+    key: TunnelKey
+    unique_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class ListIkeSas:
     """Ask charon for IKE_SAs: what is known may be incomplete."""
@@ -369,6 +378,7 @@ Effect = (
     | StopTimer
     | Reestablish
     | RekeyChild
+    | DeleteChild
     | ListIkeSas
     | Persist
     | Forget
