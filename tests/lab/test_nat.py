@@ -212,7 +212,7 @@ def test_a_daemon_that_is_killed_before_anybody_answered_goes_on_in_udp_when_it_
             stream.flows(move.usable_ns)
         assert not order.exists()
         agrees(world, terminal, journey.wanted())
-    assert terminal.sa.identity == before.identity
+        assert terminal.sa.identity == before.identity
 
 
 @contextlib.contextmanager
