@@ -136,10 +136,13 @@ class FakeKernel(Refusing, Bell):
         self.note("move", old, new)
         self.where |= {child.spi_in: new for child in children}
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
+    def inform(
+        self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False, returning: bool = False
+    ) -> None:
         """Tell charon."""
         del children
-        self.note("inform", old, new, *(("silent",) if silent else ()))
+        how = (("silent", silent), ("returning", returning))
+        self.note("inform", old, new, *(word for word, so in how if so))
 
     def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
         """Have states be as the path says."""

@@ -567,6 +567,64 @@ def test_a_daemon_started_anew_between_the_steps_finishes_the_move(tunnel: Tunne
     assert ping(3) == 3
 
 
+def informed(states: KernelStates) -> list[KmAddress]:
+    """What charon was told since the last look."""
+    migrated = (event.migrate for event in states.process_events() if isinstance(event, Migrated))
+    return [one.kmaddress for one in migrated if one.kmaddress]
+
+
+def test_a_terminals_inbound_state_is_put_back_when_charon_is_told_and_comes_back_with_what_it_counted(
+    tunnel: Tunnel,
+) -> None:
+    assert ping(3) == 3
+    tunnel.move_terminal(inform=False)
+    tunnel.move_gateway()
+    before = state(tunnel.terminal, NEW, DOWN)
+
+    tunnel.terminal.inform(tunnel.children, path(OLD, GATE), path(NEW, GATE), returning=True)
+
+    assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {OLD}"])
+    assert template_places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {OLD}", f"{GATE} {NEW}"])
+    assert informed(tunnel.terminal) == [KmAddress(ip_address(NEW), ip_address(GATE))]
+    tunnel.terminal.align(tunnel.children, path(OLD, GATE), path(NEW, GATE))
+    assert places(TERMINAL) == Counter([f"{NEW} {GATE}", f"{GATE} {NEW}"])
+    assert state(tunnel.terminal, NEW, DOWN).replay == before.replay
+    tunnel.terminal.inform(tunnel.children, path(OLD, GATE), path(NEW, GATE))
+    assert ping(3) == 3
+
+
+def test_a_gateways_outbound_state_is_put_back_when_charon_is_told_and_goes_on_counting(tunnel: Tunnel) -> None:
+    assert ping(3) == 3
+    tunnel.move_terminal()
+    tunnel.move_gateway(inform=False)
+
+    tunnel.gateway.inform(tunnel.mirrored, path(GATE, OLD), path(GATE, NEW), returning=True)
+
+    assert places(GATEWAY) == Counter([f"{GATE} {OLD}", f"{NEW} {GATE}"])
+    assert template_places(GATEWAY) == Counter({f"{GATE} {OLD}": 1, f"{NEW} {GATE}": 2})
+    assert informed(tunnel.gateway) == [KmAddress(ip_address(GATE), ip_address(NEW))]
+    assert state(tunnel.gateway, OLD, DOWN).sent == 3
+    tunnel.gateway.align(tunnel.mirrored, path(GATE, OLD), path(GATE, NEW))
+    assert state(tunnel.gateway, NEW, DOWN).sent == 3
+    tunnel.gateway.inform(tunnel.mirrored, path(GATE, OLD), path(GATE, NEW))
+    assert ping(3) == 3
+
+
+def test_of_two_child_sas_with_one_reqid_both_inbound_states_are_put_back_and_no_outbound_one(tunnel: Tunnel) -> None:
+    for namespace in (TERMINAL, GATEWAY):
+        batch(namespace, states_text(UP + 16, DOWN + 16, more="replay-window 32"))
+    rekeyed = ChildSa(name="net", unique_id=2, reqid=REQID, spi_in=DOWN + 16, spi_out=UP + 16)
+    tunnel.children.append(rekeyed)
+    tunnel.move_terminal(inform=False)
+    tunnel.move_gateway(inform=False)
+
+    tunnel.terminal.inform(tunnel.children, path(OLD, GATE), path(NEW, GATE), returning=True)
+    tunnel.gateway.inform(tunnel.mirrored, path(GATE, OLD), path(GATE, NEW), returning=True)
+
+    assert places(TERMINAL) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {OLD}": 2})
+    assert places(GATEWAY) == Counter({f"{NEW} {GATE}": 2, f"{GATE} {NEW}": 2})
+
+
 def test_what_the_kernel_refuses_leaves_everything_where_it_was(tunnel: Tunnel) -> None:
     # The new address has the inbound SPI already: the kernel cannot put the state there.
     xfrm(TERMINAL, f"state add src {GATE} dst {NEW} proto esp spi {DOWN:#x} reqid 99 mode tunnel {GCM}")
@@ -967,6 +1025,23 @@ def test_a_moving_end_sends_on_loses_nothing_and_repeats_no_sequence_number(tunn
     assert lost == 0
     assert len(sniffer.seen) >= stream.sent
     assert repeated == []
+
+
+def test_no_sequence_number_is_repeated_where_states_are_put_back_for_charon(tunnel: Tunnel) -> None:
+    run("ip", "-n", GATEWAY, "addr", "add", f"{LATE}/24", "dev", "out")
+    assert ping(1) == 1
+    ways = path(OLD, GATE), path(OLD, LATE)
+    with running(Sniffer()) as sniffer:
+        with running(Stream()) as stream:
+            for old, new in (ways, ways[::-1]) * 10:
+                stream.goes_on()
+                tunnel.terminal.move(tunnel.children, old, new)
+                tunnel.terminal.inform(tunnel.children, old, new, returning=True)
+                stream.goes_on()
+                tunnel.terminal.inform(tunnel.children, old, new)
+        stream.receiver.close()
+    assert stream.sent > 20
+    assert set(sniffer.seen.values()) == {1}
 
 
 def test_nothing_that_was_sent_while_udp_begins_and_ends_is_lost_and_no_sequence_number_is_repeated(

@@ -196,6 +196,8 @@ def test_only_a_terminal_looks_at_addresses_that_it_left() -> None:
     left = replace(watched(spis=(1, 2)), late=(ip_address("192.0.2.1"), ip_address("2001:db8::1")))
     terminal = told(WantedElements(holds=False, leaving_ms=500).watch(left))
     assert [name for _sign, name, _timeout in terminal if name.startswith("late")] == ["late", "late", "late6", "late6"]
+    waits = replace(left, late=(), vacant=left.late)
+    assert told(WantedElements(holds=False, leaving_ms=500).watch(waits)) == terminal, "until it is there"
     assert not [
         change for change in told(WantedElements(holds=True, leaving_ms=500).watch(left)) if "late" in change[1]
     ]
@@ -324,6 +326,7 @@ def test_there_is_a_set_for_every_element_of_a_role(role: Role, near: IPAddress,
         leaving=(far, Endpoint(far, 4500)),
         waiting=(far, Endpoint(far, 4500)),
         late=(near,),
+        vacant=(near,),
         unproven=(7,),
         ike=(5,),
         carrying=Path(Endpoint(near, 4500), Endpoint(far, 4500), encap=True),

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -520,23 +521,28 @@ def test_that_charon_builds_another_connection_is_no_reason_not_to_build_this_on
     working(story)
 
 
-def test_what_comes_for_a_terminal_waits_while_charon_follows_and_goes_on_in_its_order() -> None:
+@pytest.mark.parametrize("held", [replace(WATCH, waiting=(B,)), replace(WATCH, vacant=(B,))], ids=["waiting", "vacant"])
+def test_what_comes_for_a_terminal_waits_while_charon_follows_and_goes_on_in_its_order(held: Watch) -> None:
     async def story(desk: Desk) -> None:
         down = desk.machine.queue.down
-        desk.performer.hold_down(1, INNER)
+        desk.performer.wait(INNER, partial(desk.machine.queue.let_down, 1))
         assert down == [1], "nobody waits"
-        desk.performer.perform((replace(WATCH, waiting=(B,)),))
+        desk.performer.perform((held,))
         for packet_id in (2, 3):
-            desk.performer.hold_down(packet_id, INNER)
-        desk.performer.hold_down(4, FIRST_SERVER)
+            desk.performer.wait(INNER, partial(desk.machine.queue.let_down, packet_id))
+        desk.performer.wait(FIRST_SERVER, partial(desk.machine.queue.let_down, 4))
         assert down == [1, 4]
         desk.machine.filter.refuse("watch", errno.EBUSY)
         desk.performer.perform((WATCH,))
         assert down == [1, 4, 2, 3]
-        desk.performer.perform((replace(WATCH, waiting=(B,)),))
-        desk.performer.hold_down(5, INNER)
+        desk.performer.perform((held,))
+        desk.performer.wait(INNER, partial(desk.machine.queue.let_down, 5))
         desk.performer.perform((Unwatch(KEY),))
         assert down == [1, 4, 2, 3, 5]
+        desk.performer.perform((held,))
+        desk.performer.wait(INNER, partial(desk.machine.queue.let_down, 6))
+        desk.performer.close()
+        assert down == [1, 4, 2, 3, 5, 6]
 
     working(story)
 

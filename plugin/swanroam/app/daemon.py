@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -219,15 +220,24 @@ class Daemon:
                 case HeldEsp():
                     self._performer.hold(packet.packet_id, packet.packet)
                 case HeldDown():
-                    self._performer.hold_down(packet.packet_id, packet.destination)
+                    self._performer.wait(packet.destination, partial(self._queue.let_down, packet.packet_id))
                 case TunnelMessage():
                     self._on_message(packet)
                 case CarriedIke():
                     self._queue.carry(packet.packet_id, self._carrier.carried(packet.packet))
                 case LateEsp():
-                    self._queue.send_on(packet.packet_id, sent_on(self._core.table, packet.spi, packet.packet))
+                    self._on_late(packet)
                 case _:
                     log.debug("a packet in the queue cannot be read: %s", packet)
+
+    def _on_late(self, packet: LateEsp) -> None:
+        tunnel = self._core.table.by_spi(packet.spi)
+        changed = sent_on(self._core.table, packet.spi, packet.packet)
+        go = partial(self._queue.send_on, packet.packet_id, changed)
+        if tunnel is None:
+            go()
+        else:
+            self._performer.wait(tunnel.key.inner[0], go)
 
     def _take_in(self) -> None:
         try:

@@ -120,8 +120,8 @@ class Performer:
         self._events: deque[Event] = deque()
         self._busy = False
         self._packets: dict[int, EspPacket] = {}
-        # By inner address: what waits on its way to a terminal, in its order.
-        self._down: dict[IPAddress, list[int]] = {}
+        # By inner address: how what waits on its way to a terminal, or into one, goes on, in its order.
+        self._waiting: dict[IPAddress, list[Callable[[], None]]] = {}
         self._timers: dict[TimerId, asyncio.TimerHandle] = {}
 
     def dispatch(self, event: Event) -> None:
@@ -143,12 +143,12 @@ class Performer:
             )
         )
 
-    def hold_down(self, packet_id: int, destination: IPAddress) -> None:
-        """A packet waits on its way to a terminal; it goes on at once where that moved meanwhile."""
-        if destination in self._down:
-            self._down[destination].append(packet_id)
+    def wait(self, inner: IPAddress, go: Callable[[], None]) -> None:
+        """A packet for a terminal waits until charon has followed; it goes on at once where it has meanwhile."""
+        if inner in self._waiting:
+            self._waiting[inner].append(go)
         else:
-            self.world.queue.let_down(packet_id)
+            go()
 
     def perform(self, effects: tuple[Effect, ...]) -> None:
         """Do all of this, in this order, and what follows. What the kernel refuses is logged; the rest is done."""
@@ -170,6 +170,7 @@ class Performer:
         self._timers.clear()
         for packet_id in tuple(self._packets):
             self.perform((GiveVerdict(packet_id=packet_id),))
+        self._go_on(tuple(self._waiting))
 
     def _follow(self) -> None:
         if self._busy:
@@ -208,7 +209,9 @@ class Performer:
             case ReleaseInner(inner=inner):
                 self.world.kept.release(inner)
             case InformCharon():
-                self.world.kernel.inform(effect.children, effect.old, effect.new, silent=effect.silent)
+                self.world.kernel.inform(
+                    effect.children, effect.old, effect.new, silent=effect.silent, returning=effect.returning
+                )
             case RemindCharon(children=children, path=path):
                 self.world.kernel.remind(children, path)
             case AlignStates(key=key, children=children, old=old, path=path):
@@ -223,7 +226,7 @@ class Performer:
             case Watch():
                 self._watch(effect)
             case Unwatch(key=key):
-                self._let_down(key.inner)
+                self._go_on(key.inner)
                 self.world.filter.unwatch(key)
             case SendMessage(source=source, destination=destination, message=message):
                 data = encode(message)
@@ -264,18 +267,18 @@ class Performer:
     def _watch(self, watch: Watch) -> None:
         if watch.sources:
             self.world.release(watch)
-        if watch.waiting:
-            self._down |= {address: [] for address in watch.inner if address not in self._down}
+        if watch.waiting or watch.vacant:
+            self._waiting |= {address: [] for address in watch.inner if address not in self._waiting}
         else:
-            self._let_down(watch.inner)  # before others pass by
+            self._go_on(watch.inner)  # before others pass by
         self.world.filter.watch(watch)
         if watch.sources:
             self.world.release(watch)
 
-    def _let_down(self, inner: Iterable[IPAddress]) -> None:
+    def _go_on(self, inner: Iterable[IPAddress]) -> None:
         for address in inner:
-            for packet_id in self._down.pop(address, ()):
-                self.world.queue.let_down(packet_id)
+            for go in self._waiting.pop(address, ()):
+                go()
 
     def _move(self, effect: MoveStates | KeepAddress) -> MoveFinished | MoveRefused:
         began_s = self.world.clock()

@@ -34,8 +34,13 @@ class Kernel(Protocol):
     def move(self, children: Sequence[ChildSa], old: Path, new: Path) -> None:
         """Move states and all policies but those of `inform`."""
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
-        """Move the policies left, so that charon hears of it; with `silent` nothing is sent until `align`."""
+    def inform(
+        self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False, returning: bool = False
+    ) -> None:
+        """Move the policies left, so that charon hears of it; with `silent` nothing is sent until `align`.
+
+        With `returning` charon finds states where it had them; `align` afterwards.
+        """
 
     def align(self, children: Sequence[ChildSa], old: Path, path: Path) -> None:
         """Have states that are at `old` be just as the path says, and send."""

@@ -316,8 +316,8 @@ class Core:
                 return tuple(effects)
         if key in self._flights or (known.last_move is not None and event.at_s <= known.last_move.at_s):
             kernel_path = None  # read before the move that is under way or done by now
-        if key in self._following and known.carries_ike:
-            kernel_path = None  # charon takes the encapsulation away, and AlignStates brings it back
+        if self._following.unsettled(known):
+            kernel_path = None  # what charon takes away, or finds elsewhere, AlignStates brings back
         highest = {spi: sequence for spi, sequence in known.highest.items() if spi in fresh.spis}
         tunnel = replace(known, sas=sas, path=kernel_path or known.path, highest=highest, bare_since_s=None)
         tunnel = replace(tunnel, shares=shares)
@@ -487,8 +487,11 @@ class Core:
         effects: list[Effect] = []
         for tunnel in self.table.of_reqid(event.reqid):
             if event.place == tunnel.path.addresses:
-                effects += self._following.installed(tunnel) if event.outbound or not tunnel.guarded else ()
-            elif followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
+                if event.outbound or not tunnel.guarded:
+                    effects += self._following.installed(tunnel, event.reqid)
+                continue
+            effects += self._following.elsewhere(tunnel, event.place, outbound=event.outbound)
+            if followed(tunnel) and watching.astray(tunnel, ((event.reqid, event.place),)):
                 effects.append(StartTimer(timer=TimerId(tunnel.key, TimerKind.SETTLE), delay_s=ASTRAY_S))
         self._flights.note(effects)
         return tuple(effects)

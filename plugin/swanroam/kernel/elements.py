@@ -78,7 +78,7 @@ class WantedElements:
         for spi in watch.spis:
             for inner in watch.inner:
                 yield _element("bound", inner, spi, inner)
-            for address in watch.late if not self._holds else ():
+            for address in (*watch.late, *watch.vacant) if not self._holds else ():
                 yield _element("late", address, address, spi)
             # Without a source that is known every packet would be held, of a tunnel that may not move.
             if not self._holds or not (watch.sources or watch.waiting):

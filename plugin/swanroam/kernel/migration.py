@@ -105,10 +105,10 @@ class Steps:
             if template.reqid == reqid and template.mode in _ADDRESSED
         )
 
-    def step(self, policy: MirroredPolicy, reqid: int, *, inform: bool = False) -> Step:
+    def step(self, policy: MirroredPolicy, reqid: int, *, inform: bool = False, alone: bool = False) -> Step:
         """The message that moves a policy from where it is, and one state of each direction from the old addresses.
 
-        With `inform` the kernel tells key managers the new addresses.
+        With `inform` the kernel tells key managers the new addresses; `alone` moves no state of the other direction.
         """
         out = policy.direction == _OUT
         new = self._new[out]
@@ -120,7 +120,7 @@ class Steps:
             ends.append(new if moves else place)
             if moves:
                 entries[place, template.protocol, template.mode] = self._entry(template, place, new)
-        directions = (out,) if self._path.encap else (out, not out)
+        directions = (out,) if alone or self._path.encap else (out, not out)
         for direction in directions if self._states_move else ():
             for template in policy.policy.templates:
                 key = self._old[direction], template.protocol, template.mode

@@ -61,7 +61,7 @@ class CarriedIke:
 
 @dataclass(frozen=True, slots=True)
 class LateEsp:
-    """ESP that came to an address which its tunnel has left; it waits for `PacketQueue.send_on`."""
+    """ESP that came to an address where its tunnel is no more, or not yet; it waits for `PacketQueue.send_on`."""
 
     packet_id: int
     spi: int

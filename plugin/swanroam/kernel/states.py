@@ -223,7 +223,9 @@ class KernelStates:
             self._carried.difference_update(_reqids(children))
             raise failure
 
-    def inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False) -> None:
+    def inform(
+        self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool = False, returning: bool = False
+    ) -> None:
         """Move what `move` left, telling charon, which follows: XFRMA_KMADDRESS in the last message for each reqid.
 
         When nothing is left (the daemon was killed in between) the same address is given again: the kernel takes that,
@@ -232,11 +234,14 @@ class KernelStates:
         With `silent` nothing is sent until `align`: charon, which knows of no NAT, installs states anew that are not in
         UDP, and what went out like that would pull the tunnel out of it. Of a CHILD_SA that has gone nothing can be
         told: that is refused when the others have been.
+
+        With `returning` states are put back to `old` in the same system call, for charon to find, which moves them
+        itself (strongSwan 6.1); `align` afterwards.
         """
         self._pump()
         if self._gone(children):
             self._load()
-        failure = self._inform(children, old, new, silent=silent)
+        failure = self._inform(children, old, new, silent=silent, returning=returning)
         if failure and failure.code in STALE:
             self._load()
             failure = self._inform(children, old, new, silent=silent)
@@ -446,7 +451,9 @@ class KernelStates:
         if failure:
             log.error("half of a move from %s to %s could not be undone: %s", old, new, failure)
 
-    def _inform(self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool) -> KernelRefused | None:
+    def _inform(
+        self, children: Sequence[ChildSa], old: Path, new: Path, *, silent: bool, returning: bool = False
+    ) -> KernelRefused | None:
         ends = new.local.address, new.remote.address
         places = dict.fromkeys((old.remote.address, new.remote.address))
         before = self._outbound(children, old.remote.address) if len(places) > 1 else []
@@ -477,14 +484,46 @@ class KernelStates:
                 steps.append(plan.step(carrier, reqid))
                 carrier = carrier.at(steps[-1].ends)
             steps.append(plan.step(carrier, reqid, inform=True))
-        stopped = self._silence(children, old, new) if outbound else []
+        back: list[Step] = []
+        if returning and not inbound and old.local.address != new.local.address:
+            back += self._return(children, Direction.IN, old, new, steps)
+        if returning and not outbound and old.remote.address != new.remote.address:
+            back += self._return(children, Direction.OUT, old, new, steps)
+        stopped, there = self._silence(children, old, new) if outbound else [], new
+        if any(step.policy.direction == Direction.OUT for step in back):
+            stopped, _ = self._stop(self._outbound(children, new.remote.address))
+            there, silent = old, True
         if silent:
             self._block(children)
         behind = () if silent else self._unblock(children)
-        failure = self._perform(steps, stopped, new, _Covers(tuple(reqids), covers), vacant, behind=behind)
+        told = _Covers(tuple(reqids), covers)
+        failure = self._perform([*steps, *back], stopped, there, told, vacant, behind=behind)
         if failure:
             self._transactions.transact(self._unblock(children))
         return failure
+
+    def _return(
+        self, children: Sequence[ChildSa], direction: Direction, old: Path, new: Path, steps: Sequence[Step]
+    ) -> list[Step]:
+        """What puts the states of a direction back from `new` to `old` after `steps`, for charon to find.
+
+        With their policies: a packet that found one of these and no state would have the kernel put a larval state
+        there. Of several CHILD_SAs of a reqid charon has the first follow (migrate_job.c), which was rekeyed and sends
+        no more; MIGRATE cannot tell which state is whose, so the inbound ones of all are put back.
+        """
+        plan = Steps(new, old, self._carried)
+        ends = {step.policy.policy.index: step.ends for step in steps}
+        back: list[Step] = []
+        for reqid, count in Counter(child.reqid for child in children).items():
+            if direction == Direction.OUT and count > 1:
+                continue
+            policies = [policy for policy in self._mirror.of_reqid(reqid) if policy.direction == direction]
+            # Each message moves one state. For more than these, the last goes several times.
+            for policy in (*policies, *policies[-1:] * (count - len(policies))):
+                index = policy.policy.index
+                back.append(plan.step(policy.at(ends.get(index, policy.ends)), reqid, alone=True))
+                ends[index] = back[-1].ends
+        return back
 
     def _perform(
         self,

@@ -87,6 +87,8 @@ class Watch:
     """Sources that are known, and are held all the same for a moment: there is nothing to verify about them."""
     late: tuple[IPAddress, ...] = ()
     """Terminal: own addresses that the tunnel has left and that still work: ESP that comes to them is sent on to it."""
+    vacant: tuple[IPAddress, ...] = ()
+    """Terminal: own addresses that the tunnel will be at again in a moment: ESP that comes to them waits for that."""
     unproven: tuple[int, ...] = ()
     """Outbound SPIs of a tunnel whose `sources` have not answered a challenge yet: what is sent there is limited."""
 
@@ -172,6 +174,8 @@ class InformCharon:
 
     On a path in UDP charon takes the encapsulation away from the state that it installs anew, on a terminal the
     outbound one: with `silent` nothing is sent until AlignStates.
+
+    With `returning` states are where charon had them (`old`) when it is told, and AlignStates is to come.
     """
 
     key: TunnelKey
@@ -179,6 +183,7 @@ class InformCharon:
     old: Path
     new: Path
     silent: bool = False
+    returning: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

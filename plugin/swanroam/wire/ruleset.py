@@ -10,7 +10,8 @@
     unproven  outer destination . SPI  ESP that leaves for an address that has not answered a challenge, and
     spent     SPI                      how much of that there was; what is beyond the limit is dropped
     down      inner address            packets for a terminal that wait while its states move, or charon follows
-    late      own address . SPI        ESP to an address that the tunnel has left, which the daemon sends on to it
+    late      own address . SPI        ESP to an address that the tunnel has left, which the daemon sends on to it, or
+                                       where it will be in a moment, until which it waits
     bound     SPI . inner address      in-tunnel messages that the daemon may read, and
     speakers  SPI                      how many of them came by each SPI; what is beyond the limit is dropped
     carried   initiator SPI            IKE messages that the daemon takes through a NAT which charon does not know of,
