@@ -54,7 +54,7 @@ from swanroam.model.events import (
     TimerId,
 )
 from swanroam.model.messages import Message
-from swanroam.model.path import Endpoint, IPAddress, Origin, Path
+from swanroam.model.path import FORGOTTEN_PORT, Endpoint, IPAddress, Origin, Path
 from swanroam.model.tunnel import ChildSa, IkeSa, Role, TunnelKey
 from swanroam.wire.control import decode, encode
 from tests.support.network import Network, Packet
@@ -350,7 +350,7 @@ class Host:
         for state in self._states_of(child for sa in sas for child in sa.children):
             where = state.path
             if state.reminded:
-                where = replace(where, remote=replace(where.remote, port=0))
+                where = replace(where, remote=replace(where.remote, port=FORGOTTEN_PORT))
             paths.append((state.child.spi_in, where))
         self.dispatch(
             IkeSasListed(at_s=self.world.now_s, sas=sas, complete=complete, asked=asked, kernel_paths=tuple(paths))

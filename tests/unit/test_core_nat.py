@@ -42,7 +42,7 @@ from swanroam.model.messages import (
     Update,
     UpdateAck,
 )
-from swanroam.model.path import Endpoint, IPAddress, Path
+from swanroam.model.path import FORGOTTEN_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import Capability, IkeSa, Nat, Role
 from tests.support.values import (
     FIRST_SERVER,
@@ -485,7 +485,7 @@ def test_where_charon_is_to_hear_of_the_next_packet_exactly_one_passes_and_the_r
 
 def test_a_port_that_a_state_was_made_to_forget_is_not_taken_for_that_of_the_terminal() -> None:
     desk = reminded()
-    forgot = replace(UDP_FROM_B, remote=Endpoint(SEEN.address, 0))
+    forgot = replace(UDP_FROM_B, remote=Endpoint(SEEN.address, FORGOTTEN_PORT))
     desk.listed(in_udp(GATEWAYS, seen=Endpoint(NAT_A, 30000)), at={SPI_UP: forgot})
     assert desk.tunnel.path == UDP_FROM_B
     assert desk.held(SEEN.address, packet_id=2, port=SEEN.port) == (GiveVerdict(packet_id=2),)
@@ -493,7 +493,7 @@ def test_a_port_that_a_state_was_made_to_forget_is_not_taken_for_that_of_the_ter
 
 def test_a_port_that_charon_had_no_reason_to_restore_is_restored_when_charon_is_where_the_tunnel_is() -> None:
     desk = reminded()
-    forgot = replace(UDP_FROM_B, remote=Endpoint(SEEN.address, 0))
+    forgot = replace(UDP_FROM_B, remote=Endpoint(SEEN.address, FORGOTTEN_PORT))
     followed = in_udp(GATEWAYS, seen=SEEN)
     align = one(AlignStates, desk.listed(followed, at={SPI_UP: forgot}))
     assert (align.children, align.old, align.path) == (desk.tunnel.children, UDP_FROM_B, UDP_FROM_B)

@@ -36,8 +36,8 @@ def away(tunnel: Tunnel, before: Path) -> bool:
     if not tunnel.capability.allows_moves or tunnel.mobike or tunnel.shares:
         return False
     now, then = tunnel.path.remote, before.remote
-    ports = tunnel.path.encap and before.encap and then.port  # none where the state was made to forget it
-    return now.address != then.address or bool(ports and now.port != then.port)
+    ports = tunnel.path.encap and before.encap and not before.port_forgotten
+    return now.address != then.address or (ports and now.port != then.port)
 
 
 def to_be_proven(

@@ -50,7 +50,7 @@ def at_home(tunnel: Tunnel, paths: Mapping[int, Path]) -> bool:
 
 def with_port(path: Path, *known: Path) -> Path:
     """The path with the port that a state was made to forget so that its source is reported (RemindCharon)."""
-    if path.encap and not path.remote.port:
+    if path.port_forgotten:
         return next((one for one in known if one.encap and one.addresses == path.addresses), path)
     return path
 
@@ -60,14 +60,10 @@ def reminded(tunnel: Tunnel, paths: Mapping[int, Path]) -> tuple[Effect, ...]:
 
     It does nothing where it was told of the same place before: by a packet that was under way when the tunnel moved.
     """
-    forgetful = tuple(child for child in tunnel.children if _forgot(paths.get(child.spi_in)))
-    if not forgetful or not tunnel.path.encap or not tunnel.path.remote.port:
+    forgetful = tuple(child for child in tunnel.children if paths.get(child.spi_in, tunnel.path).port_forgotten)
+    if not forgetful or not tunnel.path.encap or tunnel.path.port_forgotten:
         return ()
     return (AlignStates(key=tunnel.key, children=forgetful, old=tunnel.path, path=tunnel.path),)
-
-
-def _forgot(path: Path | None) -> bool:
-    return path is not None and path.encap and not path.remote.port
 
 
 def same_tunnel(known: Tunnel, fresh: Tunnel) -> bool:

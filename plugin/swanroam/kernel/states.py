@@ -15,7 +15,7 @@ from swanroam.kernel.policies import COVER_USER, Ends, MirroredPolicy, PolicyMir
 from swanroam.kernel.refit import Refits, fits, refit, vacating
 from swanroam.kernel.sequences import Sequences, Stopped
 from swanroam.kernel.transactions import Request, Transactions
-from swanroam.model.path import IKE_PORT, Endpoint, IPAddress, Path
+from swanroam.model.path import FORGOTTEN_PORT, IKE_PORT, Endpoint, IPAddress, Path
 from swanroam.model.tunnel import ChildSa
 from swanroam.wire.netlink import Flag, NetlinkMessage
 from swanroam.wire.xfrm.aevents import AeState
@@ -303,7 +303,7 @@ class KernelStates:
         for ident in self._inbound(children, path.local.address):
             state = self.state(ident.destination, ident.spi, mark=ident.mark)
             if state is not None and state.encap is not None:
-                stale = replace(state, encap=replace(state.encap, source_port=0))
+                stale = replace(state, encap=replace(state.encap, source_port=FORGOTTEN_PORT))
                 self._requests.request(f"state {ident.spi:08x}", Msg.UPDSA, stale.pack())
 
     def _carry(self, children: Iterable[ChildSa]) -> bool:

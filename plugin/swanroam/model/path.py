@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 __all__ = [
+    "FORGOTTEN_PORT",
     "IKE_PORT",
     "NATT_PORT",
     "Candidate",
@@ -21,6 +22,10 @@ __all__ = [
 IKE_PORT: Final = 500
 NATT_PORT: Final = 4500
 """Where ESP in UDP, and IKE with it, arrives (RFC 3948 section 2.1)."""
+
+FORGOTTEN_PORT: Final = 1
+"""What nobody sends ESP from: of a state that is to have the kernel report the source of the next packet. Not 0, which
+charon takes for a CHILD_SA of a single CPU and ignores (strongSwan 6.1, kernel_netlink_ipsec.c, process_mapping)."""
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -59,6 +64,11 @@ class Path:
     def addresses(self) -> tuple[IPAddress, IPAddress]:
         """Outer addresses: of this end, of the other."""
         return self.local.address, self.remote.address
+
+    @property
+    def port_forgotten(self) -> bool:
+        """Whether it is of a state that was made to forget the port of the other end."""
+        return self.encap and self.remote.port == FORGOTTEN_PORT
 
     @property
     def origin(self) -> Origin:
