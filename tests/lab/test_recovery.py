@@ -1,5 +1,6 @@
-"""A tunnel that nobody answers on is given up and built anew, all of it."""
+"""A tunnel that nobody answers on is given up and built anew: all of it, and with nothing in clear meanwhile."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -7,11 +8,14 @@ import pytest
 from tests.lab.charon import CONNECTION, TunnelOptions
 from tests.lab.conditions import eventually
 from tests.lab.stories import survives_a_move
+from tests.lab.streams import Stream
 from tests.lab.test_gateway_addresses import silent
-from tests.lab.topology import GATEWAY_WAN
+from tests.lab.topology import GATEWAY_WAN, INNER_NETWORK, SERVER
 from tests.lab.world import World
 
 HALVES = ("10.1.0.0/25", "10.1.0.128/25")
+TRAPPED = {"start_action": "trap", "local_ts": "0.0.0.0/0"}
+"""As in examples/swanctl/terminal.conf; without local_ts a trap is for the outer address at which it was loaded."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,22 @@ def test_a_tunnel_that_is_built_anew_has_all_of_its_child_sas_again(world: World
     assert world.terminal.sa.spis != before.spis
 
 
+def test_while_a_trapped_tunnel_is_built_anew_nothing_leaves_in_clear(world: World) -> None:
+    world.reconnect(TunnelOptions(networks=HALVES, child_at_terminal=TRAPPED))
+    terminal, capture, began_ns = world.terminal, world.capture, time.monotonic_ns()
+    # Without a route the router would drop what leaves in clear before it is seen.
+    world.router.show(f"ip route replace {INNER_NETWORK} via {GATEWAY_WAN}")
+    with world.uplink() as bound, Stream(terminal, "0.0.0.0", world.server, SERVER) as unbound:  # noqa: S104
+        with silent(world, GATEWAY_WAN):
+            gives_up(world)
+        for stream in (bound, unbound):
+            stream.flows(deadline_s=60)
+    assert not capture.cleartext(began_ns)
+    is_back(world, "net1", "net2")
+
+
 def test_of_a_connection_that_was_unloaded_charon_is_not_asked_again(world: World) -> None:
+    world.reconnect(TunnelOptions(networks=HALVES))
     charon, swanroam = world.terminal.charon, world.terminal.swanroam
     loaded = charon.configuration.read_text()
     with silent(world, GATEWAY_WAN):
