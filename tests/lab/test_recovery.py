@@ -56,6 +56,19 @@ def test_a_tunnel_that_is_built_anew_has_all_of_its_child_sas_again(world: World
     assert world.terminal.sa.spis != before.spis
 
 
+def test_what_charon_builds_from_an_address_that_has_gone_is_begun_again_at_the_next_one(world: World) -> None:
+    """Otherwise charon would try from there for two minutes more."""
+    world.reconnect(TunnelOptions(networks=HALVES))
+    terminal = world.terminal
+    with silent(world, GATEWAY_WAN):
+        gives_up(world)
+        eventually(lambda: [sa.state for sa in terminal.charon.sas()] == ["CONNECTING"], "charon is at it")
+        terminal.leave()
+    terminal.enter()
+    eventually(lambda: [sa.state for sa in terminal.charon.sas()] == ["ESTABLISHED"], "it is there", deadline_s=20)
+    is_back(world, "net1", "net2")
+
+
 def test_while_a_trapped_tunnel_is_built_anew_nothing_leaves_in_clear(world: World) -> None:
     world.reconnect(TunnelOptions(networks=HALVES, child_at_terminal=TRAPPED))
     terminal, capture, began_ns = world.terminal, world.capture, time.monotonic_ns()

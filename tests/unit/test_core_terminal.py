@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from swanroam.core import natd
-from swanroam.core.recovery import DELAYS_S
+from swanroam.core.recovery import DELAYS_S, SOON_S
 from swanroam.core.settings import Agreement
 from swanroam.core.terminal import DUMMY_DELAYS_S, INFORM_S, LATE_S, PLAIN_ATTEMPTS, REMIND_S, UPDATE_DELAYS_S
 from swanroam.core.tunnel import Phase
@@ -231,6 +231,15 @@ def test_charon_is_asked_again_with_growing_intervals_until_the_tunnel_is_back()
     assert StopTimer(TimerId(KEY, TimerKind.REESTABLISH)) in back
     assert desk.expired(TimerKind.REESTABLISH) == ()
     assert desk.tunnel.phase is Phase.STEADY
+
+
+def test_charon_is_asked_soon_when_there_is_an_address_that_was_not_there() -> None:
+    desk = abandoned()
+    desk.step(IkeSaEnded(at_s=desk.now_s, unique_id=1))
+    desk.expired(TimerKind.REESTABLISH)
+    assert desk.roam(B) == desk.roam() == ()
+    assert timers(desk.roam(C), TimerKind.REESTABLISH) == [SOON_S]
+    assert timers(desk.expired(TimerKind.REESTABLISH), TimerKind.REESTABLISH) == [DELAYS_S[1]]
 
 
 def test_a_tunnel_that_was_built_anew_before_the_old_one_is_gone_is_back_too() -> None:

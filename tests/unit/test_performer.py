@@ -53,6 +53,7 @@ from swanroam.model.events import (
     TimerKind,
 )
 from swanroam.model.messages import PathChallenge
+from swanroam.model.path import IPAddress
 from swanroam.model.tunnel import Capability, Role, TunnelKey
 from swanroam.wire.control import decode
 from swanroam.wire.esppacket import EspPacket
@@ -92,6 +93,7 @@ class Desk:
     answers: dict[type[Event], tuple[Effect, ...]] = field(default_factory=dict)
     tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     now_s: float = 1000.0
+    absent: set[IPAddress] = field(default_factory=set)
     performer: Performer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,7 @@ class Desk:
             release=lambda watch: self.machine.noted.append(("release", watch.key)),
             repair=lambda: self.machine.noted.append(("repair",)),
             relist=lambda unique_ids: self.machine.noted.append(("relist", *unique_ids)),
+            present=lambda address: address not in self.absent,
             spawn=self.spawn,
         )
         self.performer = Performer(self, world, asyncio.get_running_loop())
@@ -495,6 +498,20 @@ def test_what_charon_refuses_for_another_reason_is_no_unloaded_connection() -> N
         desk.performer.perform((REBUILD,))
         await desk.finished()
         assert desk.events == []
+
+    working(story)
+
+
+def test_one_that_charon_is_building_from_an_address_that_has_gone_is_ended_and_begun_again() -> None:
+    async def story(desk: Desk) -> None:
+        stuck = ike_sa(Role.TERMINAL, unique_id=5, state="CONNECTING", spis=())
+        desk.charon.sas[5] = stuck
+        desk.absent = {stuck.local.address}
+        desk.performer.perform((REBUILD,))
+        await desk.finished()
+        ended = [("terminate", 3, True), ("terminate", 4, True), ("terminate", 5, True)]
+        begun = [("initiate", child, "home") for child in REBUILD.children]
+        assert desk.charon.commands == [("list-sas", None), *ended, *begun]
 
     working(story)
 

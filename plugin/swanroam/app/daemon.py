@@ -50,7 +50,7 @@ from swanroam.model.events import (
     RepositoryChanged,
     StateMissed,
 )
-from swanroam.model.path import LocalAddress, Repository
+from swanroam.model.path import IPAddress, LocalAddress, Repository
 from swanroam.model.tunnel import Role
 from swanroam.wire.control import NONCE_BYTES, decode
 from swanroam.wire.xfrm.events import Acquire, PolicySet
@@ -150,6 +150,7 @@ class Daemon:
             release=self._let_go,
             repair=self._repair_soon,
             relist=self._lister.ask,
+            present=self._present,
             spawn=self._spawn,
         )
         self._performer = Performer(self._core, world, loop)
@@ -200,6 +201,10 @@ class Daemon:
             for task in tuple(self._tasks):
                 task.cancel()
         self._performer.perform(tuple(Persist(tunnel.key) for tunnel in self._core.table))
+
+    def _present(self, address: IPAddress) -> bool:
+        repository = self._core.repository
+        return repository is None or address.is_unspecified or address in repository.working
 
     def _clear_filter(self) -> None:
         try:

@@ -106,6 +106,8 @@ class World:
     """Have the rules of the packet filter installed anew soon."""
     relist: Callable[[Collection[int]], None]
     """Have IKE_SAs listed soon, by their unique ids; all where none are named."""
+    present: Callable[[IPAddress], bool]
+    """Whether this machine has an address, and it works."""
     spawn: Callable[[str, Coroutine[None, None, None]], None]
     """Run a task of this name in the daemon's task group."""
 
@@ -353,10 +355,14 @@ class Performer:
 
     async def _reestablish(self, effect: Reestablish) -> None:
         try:
-            begun = any(sa.connecting and sa.name == effect.connection for sa in await self.world.charon.list_sas())
-            for unique_id in effect.unique_ids:
+            sas = await self.world.charon.list_sas()
+            connecting = {
+                sa.unique_id: sa.local.address for sa in sas if sa.connecting and sa.name == effect.connection
+            }
+            stuck = [unique_id for unique_id, source in connecting.items() if not self.world.present(source)]
+            for unique_id in (*effect.unique_ids, *stuck):
                 await self._terminate(unique_id)
-            if begun:
+            if len(connecting) > len(stuck):
                 log.info("%s: charon is building %s by now", effect.key, effect.connection)
                 return
             log.warning("%s: asking charon to build %s anew", effect.key, effect.connection)

@@ -15,9 +15,11 @@ from swanroam.model.effects import Effect, Reestablish, StartTimer, StopTimer
 from swanroam.model.events import TimerId, TimerKind
 from swanroam.model.tunnel import TunnelKey
 
-__all__ = ["DELAYS_S", "Recovery"]
+__all__ = ["DELAYS_S", "SOON_S", "Recovery"]
 
 DELAYS_S: Final = (10.0, 20.0, 40.0, 60.0)
+SOON_S: Final = 0.5
+"""How soon it is asked from a new address, whose routes come a little later."""
 
 
 class Recovery:
@@ -45,6 +47,11 @@ class Recovery:
         delay_s = DELAYS_S[min(attempt + 1, len(DELAYS_S) - 1)]
         asked = watching.reestablish(tunnel) if tunnel else replace(wanted, unique_ids=())
         return (asked, StartTimer(timer=timer, delay_s=delay_s))
+
+    def hasten(self) -> tuple[Effect, ...]:
+        """Ask soon: this machine has an address that it had not, and what failed without that may not fail any more."""
+        self._wanted = {key: (wanted, 0) for key, (wanted, _) in self._wanted.items()}
+        return tuple(StartTimer(timer=TimerId(key, TimerKind.REESTABLISH), delay_s=SOON_S) for key in self._wanted)
 
     def end(self, connection: str) -> tuple[Effect, ...]:
         """The connection has a tunnel again, whatever its inner addresses are, or is not to have one any more."""

@@ -160,15 +160,17 @@ class Core:
             case ConnectionUnknown(connection=connection):
                 return self._recovery.end(connection)
             case RepositoryChanged():
-                self.repository = event.repository
+                before, self.repository = self.repository, event.repository
                 self._refused.clear()
                 self._vetoed.clear()
                 self._own.see(event.repository, {address for tunnel in self.table for address in tunnel.own})
-                return tuple(
+                considered = tuple(
                     effect
                     for tunnel in self.table
                     for effect in (*self._consider(tunnel.key), *self._relocate(tunnel.key, event.at_s))
                 )
+                anew = before is not None and event.repository.working - before.working
+                return (*considered, *self._recovery.hasten()) if anew else considered
             case PacketHeld():
                 return self._on_held(event)
             case PacketVerified():

@@ -107,7 +107,7 @@ def consider(
         trigger = Trigger.ADDRESS
         return tunnel, (KeepAddress(key=tunnel.key, kept=kept.address, old=old, new=new, trigger=trigger),)
     move = watching.move(tunnel, encapsulation.way(tunnel, source, remote), Trigger.ADDRESS)
-    if tunnel.path.encap or not any(each.works and each.address == tunnel.here for each in repository.addresses):
+    if tunnel.path.encap or tunnel.here not in repository.working:
         return tunnel, (move,)
     # What the gateway sends until it has followed comes to the old address, where the kernel will have no state.
     tunnel = replace(tunnel, leaving=(tunnel.here,))

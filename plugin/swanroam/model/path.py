@@ -117,6 +117,11 @@ class Repository:
     addresses: tuple[LocalAddress, ...] = ()
     routes: tuple[Route, ...] = ()
 
+    @property
+    def working(self) -> frozenset[IPAddress]:
+        """The addresses that packets come to."""
+        return frozenset(each.address for each in self.addresses if each.works)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
