@@ -114,3 +114,12 @@ def test_while_there_are_two_policies_say_nothing() -> None:
     put_back(desk, AT_A)
     desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: AT_B})
     assert not one(InformCharon, told(desk, C)).returning
+
+
+def test_one_that_was_about_to_follow_there_when_it_was_told_otherwise_follows_without() -> None:
+    desk = negotiated(Role.TERMINAL)
+    told(desk, B)
+    desk.listed(ike_sa(Role.TERMINAL, outer=B), at={SPI_DOWN: AT_B})
+    assert one(InformCharon, told(desk, A)).old == AT_B
+    put_back(desk, AT_B)
+    assert not one(InformCharon, told(desk, C)).returning

@@ -71,6 +71,8 @@ class _Told:
 
     old: Path
     """Where it had the tunnel."""
+    sure: bool
+    """Whether it was not about to follow to there, as it was told before."""
     put_back: bool = False
     """It has put policies there since."""
 
@@ -116,7 +118,7 @@ class Following:
         """The effect; where it tells charon of a move, as this charon wants that."""
         if not isinstance(effect, InformCharon):
             return effect
-        self._told[key] = _Told(effect.old)
+        self._told[key] = _Told(effect.old, sure=key not in self._told)
         return replace(effect, returning=self._returning)
 
     def _wait(self, tunnel: Tunnel, effect: InformCharon | RemindCharon) -> _Wait:
@@ -171,7 +173,7 @@ class Following:
         found states, and is told again. A CHILD_SA that takes over from another puts either there, at its time.
         """
         told = self._told.get(tunnel.key)
-        if self._returning or told is None or told.old.addresses != place or tunnel.overlapping:
+        if self._returning or told is None or not told.sure or told.old.addresses != place or tunnel.overlapping:
             return ()
         self._returning = outbound and told.put_back
         told.put_back = True
