@@ -12,11 +12,10 @@ from swanroam.model.effects import AlignStates, CapabilityChanged, Effect, MoveS
 from swanroam.model.events import IkeSaEnded, Reason, TimerKind
 from swanroam.model.messages import Feature, Hello, HelloAck
 from swanroam.model.path import Endpoint, IPAddress
-from swanroam.model.tunnel import Capability, Role
+from swanroam.model.tunnel import Capability, IkeSa, Role
 from tests.support.values import (
     NAT_A,
     SPI_UP,
-    A,
     B,
     C,
     Desk,
@@ -25,15 +24,28 @@ from tests.support.values import (
     messages,
     negotiated,
     one,
-    path,
     settings,
     some,
     timers,
 )
+from tests.unit.test_core_gateway import AT_A, AT_B
 
-AT_A, AT_B = path(Role.GATEWAY, A), path(Role.GATEWAY, B)
 NEW_SPI = SPI_UP + 1
 numbers = count(100)
+
+
+def behind_nat(port: int) -> IkeSa:
+    """An IKE_SA of a terminal behind a NAT that gave it this port."""
+    return in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port))
+
+
+def agreed(sa: IkeSa) -> Desk:
+    """A gateway whose terminal takes part, without MOBIKE."""
+    desk = Desk(Role.GATEWAY)
+    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
+    desk.listed(sa)
+    desk.greeted()
+    return desk
 
 
 def goes(desk: Desk, source: IPAddress, port: int | None = None, spi: int = SPI_UP) -> tuple[Effect, ...]:
@@ -52,6 +64,14 @@ def unanswered(desk: Desk) -> tuple[Effect, ...]:
         desk.later(delay_s)
         effects = desk.expired(TimerKind.VALIDATION)
     return (*effects, *desk.moved(one(MoveStates, effects)))
+
+
+def gives_up(desk: Desk, between_s: float = 0.0) -> None:
+    """The NAT gave the terminal another port, and nobody answers from there, until the agreement is over."""
+    while desk.tunnel.guarded:
+        desk.later(between_s)
+        if goes(desk, NAT_A, 40001):
+            unanswered(desk)
 
 
 def asked(effects: tuple[Effect, ...]) -> Hello:
@@ -91,10 +111,7 @@ def test_a_daemon_that_answers_where_it_was_proven_to_be_keeps_the_agreement_how
 
 
 def test_a_tunnel_whose_ike_is_carried_is_left_to_the_terminal() -> None:
-    desk = Desk(Role.GATEWAY)
-    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
-    desk.listed(ike_sa(Role.GATEWAY))
-    desk.greeted()
+    desk = agreed(ike_sa(Role.GATEWAY))
     goes(desk, NAT_A, 40000)
     desk.core.table.put(replace(desk.tunnel, phase=Phase.STEADY))
     assert desk.tunnel.carries_ike
@@ -106,43 +123,26 @@ def test_a_tunnel_whose_ike_is_carried_is_left_to_the_terminal() -> None:
 
 
 def test_where_a_nat_changes_under_a_terminal_without_a_daemon_the_tunnel_goes_on_by_itself_in_10_s() -> None:
-    desk = Desk(Role.GATEWAY)
-    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
-    desk.listed(in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, 40000)))
-    desk.greeted()
+    desk = agreed(behind_nat(40000))
     began_s = desk.now_s
-    while desk.tunnel.guarded:
-        if goes(desk, NAT_A, 40001):
-            unanswered(desk)
+    gives_up(desk)
     assert desk.now_s - began_s < 10.0
 
 
 def test_the_last_return_of_a_tunnel_in_udp_is_to_where_charon_has_followed() -> None:
-    desk = Desk(Role.GATEWAY)
-    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
-    first, led = (in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port)) for port in (40000, 40002))
-    desk.listed(first)
-    desk.greeted()
+    desk, led = agreed(behind_nat(40000)), behind_nat(40002)
     goes(desk, NAT_A, 40001)
     unanswered(desk)
     desk.core.table.put(replace(desk.tunnel, sas=(led,)))
-    while desk.tunnel.guarded:
-        desk.later(2.0)
-        if goes(desk, NAT_A, 40001):
-            unanswered(desk)
+    gives_up(desk, between_s=2.0)
     assert desk.tunnel.path == led.path
 
 
 def test_where_charon_has_followed_already_the_kernel_is_made_to_agree_when_the_agreement_is_over() -> None:
     """A charon that is where packets come from does nothing when the kernel reports them."""
-    desk = Desk(Role.GATEWAY)
-    desk.core.reconfigure(settings(Role.GATEWAY, mobike=False))
-    first, second = (in_udp(ike_sa(Role.GATEWAY), seen=Endpoint(NAT_A, port)) for port in (40000, 40001))
-    desk.listed(first)
-    desk.greeted()
-    while desk.tunnel.guarded:
-        if goes(desk, NAT_A, 40001):
-            unanswered(desk)
+    first, second = behind_nat(40000), behind_nat(40001)
+    desk = agreed(first)
+    gives_up(desk)
     desk.later(SETTLE_S)
     effects = desk.listed(second, at={SPI_UP: first.path})
     aligned = one(AlignStates, effects)
