@@ -236,7 +236,7 @@ class KernelStates:
         told: that is refused when the others have been.
 
         With `returning` states are put back to `old` in the same system call, for charon to find, which moves them
-        itself (strongSwan 6.1); `align` afterwards.
+        itself (strongSwan 6.1); `align` afterwards. Where policies have to be read anew it is told without that.
         """
         self._pump()
         if self._gone(children):
